@@ -1,0 +1,143 @@
+"""Rollouts, the ragged batch that holds many of them end to end, and reductions by group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled completion of one question.
+
+    `logps` are the log-probs (nats) of the sampled tokens under the policy `version` that drew them,
+    at the sampling temperature and before any truncation (top-p and the like).
+    `vote` is the answer class within the question, -1 where no answer was found.
+    """
+
+    prompt_id: str
+    index: int
+    version: int
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logps: tuple[float, ...]
+    finish: FinishReason
+    text: str = ""
+    answer: str | None = None
+    vote: int = -1
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """Rollouts laid end to end; groups (the rollouts of one question) are of any size, also one.
+
+    Shapes: R rollouts, G groups, T tokens (prompts and completions), C completion tokens.
+    `tokens` (T,) int64; `offsets` (R + 1,) int64, where each rollout begins in `tokens`;
+    `prompt_lengths` (R,) int64; `groups` (R,) int64 in 0..G-1, each of them present;
+    `votes` (R,) int64, -1 unparsed; `labels` (G,) int64, the answer class a group's verdict decided
+    for, -1 for none; `logps` (C,) float32 as recorded at sampling; `versions` (R,) int64.
+    """
+
+    tokens: Tensor
+    offsets: Tensor
+    prompt_lengths: Tensor
+    groups: Tensor
+    votes: Tensor
+    labels: Tensor
+    logps: Tensor
+    versions: Tensor
+
+    @property
+    def rollouts(self) -> int:
+        """Number of rollouts, R."""
+        return len(self.groups)
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups, G."""
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Completion tokens a rollout, (R,) int64."""
+        return self.offsets.diff() - self.prompt_lengths
+
+    @property
+    def token_rollouts(self) -> Tensor:
+        """The rollout each completion token belongs to, (C,) int64."""
+        return torch.repeat_interleave(torch.arange(self.rollouts), self.lengths)
+
+    @property
+    def completion_offsets(self) -> Tensor:
+        """Where each rollout begins among the completion tokens, (R + 1,) int64."""
+        return torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)])
+
+    def select(self, keep: Tensor) -> "RolloutBatch":
+        """Only the rollouts where `keep` (R,) bool is true; groups left empty disappear."""
+        spans = self.offsets.diff()
+        token_keep = torch.repeat_interleave(keep, spans)
+        kept_groups = torch.unique(self.groups[keep])
+        renumber = torch.full((self.group_count,), -1, dtype=torch.int64)
+        renumber[kept_groups] = torch.arange(len(kept_groups))
+        return replace(
+            self,
+            tokens=self.tokens[token_keep],
+            offsets=torch.cat([torch.zeros(1, dtype=torch.int64), spans[keep].cumsum(0)]),
+            prompt_lengths=self.prompt_lengths[keep],
+            groups=renumber[self.groups[keep]],
+            votes=self.votes[keep],
+            labels=self.labels[kept_groups],
+            logps=self.logps[torch.repeat_interleave(keep, self.lengths)],
+            versions=self.versions[keep],
+        )
+
+
+def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutBatch:
+    """Lay groups of rollouts end to end; `labels` holds the decided answer class a group, -1 none.
+
+    Raises ValueError for an empty group, or an empty completion.
+    """
+    if len(groups) != len(labels):
+        raise ValueError(f"{len(groups)} groups but {len(labels)} labels")
+    rollouts = [rollout for group in groups for rollout in group]
+    if any(len(group) == 0 for group in groups):
+        raise ValueError("a group without rollouts cannot be packed")
+    if any(len(rollout.tokens) == 0 for rollout in rollouts):
+        raise ValueError("a rollout without tokens cannot be packed")
+    spans = [len(rollout.prompt_tokens) + len(rollout.tokens) for rollout in rollouts]
+    sizes = torch.tensor([len(group) for group in groups], dtype=torch.int64)
+    return RolloutBatch(
+        tokens=torch.tensor(
+            [token for r in rollouts for token in (*r.prompt_tokens, *r.tokens)], dtype=torch.int64
+        ),
+        offsets=torch.tensor([0, *spans], dtype=torch.int64).cumsum(0),
+        prompt_lengths=torch.tensor([len(r.prompt_tokens) for r in rollouts], dtype=torch.int64),
+        groups=torch.repeat_interleave(torch.arange(len(groups)), sizes),
+        votes=torch.tensor([r.vote for r in rollouts], dtype=torch.int64),
+        labels=torch.tensor(list(labels), dtype=torch.int64),
+        logps=torch.tensor([value for r in rollouts for value in r.logps], dtype=torch.float32),
+        versions=torch.tensor([r.version for r in rollouts], dtype=torch.int64),
+    )
+
+
+def segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Sum of `values` (N,) over each of `count` segments, (count,)."""
+    return torch.zeros(count, dtype=values.dtype).index_add(0, segments, values)
+
+
+def segment_mean(values: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Mean of `values` (N,) over each of `count` segments, (count,); 0 for an empty segment."""
+    sizes = segment_sum(torch.ones_like(values), segments, count)
+    return segment_sum(values, segments, count) / sizes.clamp(min=1)
+
+
+def segment_std(values: Tensor, segments: Tensor, count: int, *, unbiased: bool = True) -> Tensor:
+    """Standard deviation of `values` (N,) over each segment, (count,); 0 where it has one member."""
+    sizes = segment_sum(torch.ones_like(values), segments, count)
+    deviation = values - segment_mean(values, segments, count)[segments]
+    squares = segment_sum(deviation.square(), segments, count)
+    return (squares / (sizes - int(unbiased)).clamp(min=1)).sqrt()

@@ -1,0 +1,18 @@
+"""Data: questions, answers, answer classes and the embedded model; no torch."""
+
+from optpo.data.answers import AnswerSettings
+from optpo.data.classes import AnswerClasses, same_answer
+from optpo.data.embedded import embedded_model_path
+from optpo.data.mathematics import MathVerifier
+from optpo.data.questions import ChatMessage, Question, load_questions
+
+__all__ = [
+    "AnswerClasses",
+    "AnswerSettings",
+    "ChatMessage",
+    "MathVerifier",
+    "Question",
+    "embedded_model_path",
+    "load_questions",
+    "same_answer",
+]

@@ -1,0 +1,175 @@
+"""Equality of mathematical answers by math-verify, in processes that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from queue import LifoQueue
+from types import TracebackType
+
+from optpo.errors import OptpoError, SettingsError
+
+_WORKER = Path(__file__).with_name("mathematics_worker.py")
+_SECONDS_TO_START = 120.0
+# The worker's own limit counts processor time, so that a busy machine does not change a verdict;
+# this many times as long on the clock is the limit if that fails.
+_CLOCK_FACTOR = 10.0
+_FUNCTIONS = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|exp|max|min|pi")
+
+
+class MathVerifier:
+    """Says whether two answers are the same mathematics; a context manager, usable from any thread.
+
+    math-verify stops itself by a signal that works in the main thread only, and an answer like
+    10^{10^{10}} burns its full time twice. So it runs in worker processes of this class, which
+    bring no torch and are killed and replaced when an answer takes too long. (They are started as
+    plain subprocesses: `multiprocessing` would run the caller's main script in them again.)
+
+    Answers that are words ("dog") are never mathematics here, because math-verify reads a product
+    of letters and finds "dog" equal to "god". A percentage equals percentages only.
+
+    Args:
+        workers: worker processes, 1 or more, started when needed.
+        seconds: processor time one comparison may take.
+
+    Raises:
+        SettingsError: a setting is out of range.
+    """
+
+    def __init__(self, workers: int = 1, seconds: float = 2.0) -> None:
+        problems = []
+        if workers < 1:
+            problems.append(f"workers = {workers}: must be 1 or more")
+        if not 0 < seconds < float("inf"):
+            problems.append(f"seconds = {seconds}: must be above 0")
+        if problems:
+            raise SettingsError(problems)
+        self.seconds = seconds
+        self._known: dict[tuple[str, str], bool | None] = {}
+        self._count = workers
+        self._idle: LifoQueue[_Worker] = LifoQueue()
+        for _ in range(workers):
+            self._idle.put(_Worker(seconds))
+        self._closed = False
+
+    def equal(self, a: str, b: str) -> bool | None:
+        """Say whether `b` is the same as the reference `a`; None if it took too long or failed.
+
+        The relation is not transitive (1.0000001 equals 1.0, 1.0 equals 1, and 1.0000001 does not
+        equal 1), so classes of answers need a fixed representative: see `AnswerClasses`.
+
+        Raises:
+            OptpoError: the verifier is closed, or math-verify does not load.
+        """
+        if self._closed:
+            raise OptpoError("this MathVerifier is closed")
+        if _is_words(a) or _is_words(b) or _is_percentage(a) != _is_percentage(b):
+            return False
+        if (a, b) not in self._known:
+            worker = self._idle.get()
+            try:
+                if self._closed:
+                    raise OptpoError("this MathVerifier was closed while it compared")
+                self._known[a, b] = worker.equal(a, b)
+            finally:
+                self._idle.put(worker)
+        return self._known[a, b]
+
+    def close(self) -> None:
+        """End the worker processes once they are idle; safe to call twice."""
+        self._closed = True
+        workers = [self._idle.get() for _ in range(self._count)]
+        for worker in workers:
+            worker.kill()
+            # Whoever waits for a worker gets it and finds the verifier closed.
+            self._idle.put(worker)
+
+    def __enter__(self) -> MathVerifier:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Worker:
+    """One process that compares one pair at a time: a JSON line in, a JSON line out."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.process: subprocess.Popen[str] | None = None
+
+    def equal(self, a: str, b: str) -> bool | None:
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        answer = self.ask(json.dumps([a, b]), self.seconds * _CLOCK_FACTOR)
+        if answer is None:
+            self.kill()
+            return None
+        result = json.loads(answer)
+        return result if isinstance(result, bool) else None
+
+    def start(self) -> None:
+        self.kill()
+        # -P keeps the folder of the script off the path, where our modules would be top-level ones.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(_WORKER), str(self.seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        ready = self.ask("", _SECONDS_TO_START)
+        if ready is None or json.loads(ready) != "ready":
+            self.kill()
+            raise OptpoError(f"math-verify does not load in {sys.executable}: {ready}")
+
+    def ask(self, line: str, seconds: float) -> str | None:
+        """Send a line and return the answer, None if the process died or was killed for it."""
+        assert self.process is not None and self.process.stdin and self.process.stdout
+        timer = threading.Timer(seconds, self.process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            if line:
+                self.process.stdin.write(line + "\n")
+                self.process.stdin.flush()
+            return self.process.stdout.readline() or None
+        except OSError:
+            return None
+        except BaseException:
+            # Interrupted before its answer came: the next question must not read that one.
+            self.kill()
+            raise
+        finally:
+            timer.cancel()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe:
+                    pipe.close()
+            self.process = None
+
+
+def _is_percentage(answer: str) -> bool:
+    return answer.rstrip(" .$").endswith("%")
+
+
+def _is_words(answer: str) -> bool:
+    if re.search(r"[0-9]", answer):
+        return False
+    return re.search(r"[A-Za-z]{3}", _FUNCTIONS.sub(" ", answer)) is not None

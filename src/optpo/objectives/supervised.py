@@ -1,0 +1,24 @@
+"""Supervised learning on the rollouts kept."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from optpo.objectives.aggregate import Aggregate
+from optpo.objectives.token_batch import TokenBatch
+
+
+@dataclass(frozen=True)
+class SupervisedObjective:
+    """-log pi of every token kept, whatever its advantage: OptPO's supervised option (2512.02882)."""
+
+    aggregate: Aggregate = "token-mean"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Never."""
+        return False
+
+    def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token losses (C,); no metrics."""
+        return -batch.logp, {}

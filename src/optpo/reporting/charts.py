@@ -1,0 +1,365 @@
+"""The charts of a report; each takes one run or several and returns SVG, or None without data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optpo.reporting import svg
+from optpo.reporting.formatting import amount
+from optpo.reporting.overview import Ledger
+from optpo.reporting.run_data import RunData, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from optpo.voting.calibration import CalibrationBin
+
+FIXED_VOTES = 64
+"""The votes a question that runs are compared with."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A run as charts show it: its short mark (A, B, ...), colour and dash stay the same throughout."""
+
+    run: RunData
+    place: int
+    mark: str
+
+    @property
+    def colour(self) -> str:
+        """The placeholder of this run's colour."""
+        return svg.SERIES[self.place % len(svg.SERIES)]
+
+    @property
+    def dash(self) -> Any:
+        """Solid for as long as the colours last, then dashed, so that colour is never alone."""
+        return svg.DASHES[self.place // len(svg.SERIES) % len(svg.DASHES)]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str
+    colour: str
+    dash: Any = "solid"
+    marker: str = "o"
+    hollow: bool = False
+
+
+def tracks(runs: Sequence[RunData]) -> tuple[Track, ...]:
+    """Give every run its mark."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return tuple(
+        Track(run, place, letters[place % 26] + (str(place // 26 + 1) if place >= 26 else ""))
+        for place, run in enumerate(runs)
+    )
+
+
+def evaluation_chart(runs: Sequence[Track], set_name: str) -> str | None:
+    """Accuracy on a question set against tokens generated; one run also shows its majority vote."""
+    alone = len(runs) == 1
+    curves: list[_Curve] = []
+    bands: list[tuple[list[float], list[float], list[float], str]] = []
+    dots: list[tuple[list[float], list[float], str]] = []
+    for track in runs:
+        rows = [row for row in track.run.evaluations if row.get("set") == set_name]
+        points = [
+            (x, y, number(row, "mean_low"), number(row, "mean_high"))
+            for row in rows
+            if (x := number(row, "tokens_total")) is not None
+            and (y := number(row, "mean")) is not None
+        ]
+        if not points:
+            continue
+        label = "mean" if alone else track.mark
+        curves.append(
+            _Curve([p[0] for p in points], [p[1] for p in points], label, track.colour, track.dash)
+        )
+        banded = [
+            (x, low, high) for x, _, low, high in points if low is not None and high is not None
+        ]
+        bands.append(
+            ([b[0] for b in banded], [b[1] for b in banded], [b[2] for b in banded], track.colour)
+        )
+        if alone:
+            curves += _majority(rows)
+            if set_name == "adapt":
+                dots.append((*_pairs(track.run.steps, "tokens_total", "accuracy"), track.colour))
+    if not curves:
+        return None
+
+    def paint(axes: "Axes") -> None:
+        for x, low, high, colour in bands:
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        for x, y, colour in dots:
+            axes.plot(x, y, ".", color=colour, alpha=0.35, markersize=5, linestyle="none")
+        _plot(axes, curves)
+        _share_axis(axes)
+        _amount_axis(axes, "tokens generated")
+        _label_ends(axes, curves)
+
+    return svg.draw(
+        f"evaluation-{set_name}", f"Accuracy, {set_name} set", _told(curves, 100, "%"), paint
+    )
+
+
+def steps_chart(
+    runs: Sequence[Track], measures: Sequence[tuple[str, str]], identity: str, share: bool = False
+) -> str | None:
+    """Measures of the steps, (key, label) each, over steps; several runs show only the first."""
+    curves: list[_Curve] = []
+    for track in runs:
+        for place, (key, label) in enumerate(measures[: 1 if len(runs) > 1 else None]):
+            x, y = _pairs(track.run.steps, "step", key)
+            if x:
+                colour = track.colour if len(runs) > 1 else svg.SERIES[place]
+                text = track.mark if len(runs) > 1 else label
+                curves.append(_Curve(x, y, text, colour, track.dash, marker=""))
+    if not curves:
+        return None
+
+    def paint(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        _plot(axes, curves)
+        if share:
+            _share_axis(axes)
+        else:
+            axes.margins(y=0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set_xlabel("step")
+        if len(runs) > 1 or len(measures) > 1:
+            _label_ends(axes, curves)
+
+    told = _told(curves, 100 if share else 1, "%" if share else "")
+    return svg.draw(identity, f"{measures[0][1]} over steps", told, paint)
+
+
+def votes_chart(runs: Sequence[Track]) -> str | None:
+    """How many votes questions took: a histogram for one run, shares done by n votes for several."""
+    votes = [(track, _votes(track.run)) for track in runs]
+    votes = [(track, counts) for track, counts in votes if counts]
+    if not votes:
+        return None
+    most = max(FIXED_VOTES, *(max(counts) for _, counts in votes))
+    told = "; ".join(
+        f"{track.mark if len(runs) > 1 else 'this run'}: mean {sum(c) / len(c):.1f} votes over {len(c)}"
+        for track, c in votes
+    )
+
+    def paint(axes: "Axes") -> None:
+        if len(votes) == 1:
+            _histogram(axes, votes[0][1], votes[0][0].colour, most)
+        else:
+            _shares_done(axes, votes, most)
+        axes.set_xlim(0, most + 1)
+        axes.set_xlabel("votes counted")
+
+    return svg.draw("votes", "Votes a question before stopping", told, paint)
+
+
+def calibration_chart(bins: Sequence[tuple[Track, "Sequence[CalibrationBin]"]]) -> str | None:
+    """Claimed confidence against agreement with the full vote, with intervals and counts."""
+    filled = [(track, [row for row in rows if row.count]) for track, rows in bins]
+    filled = [(track, rows) for track, rows in filled if rows]
+    if not filled:
+        return None
+    lowest = min(min(row.claimed, row.interval_low) for _, rows in filled for row in rows)
+    floor = max(0.0, min(0.9, int(lowest * 10) / 10))
+
+    def paint(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=svg.MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (track, rows) in enumerate(filled):
+            x = [row.claimed for row in rows]
+            y = [row.observed for row in rows]
+            below = [max(0.0, row.observed - row.interval_low) for row in rows]
+            above = [max(0.0, row.interval_high - row.observed) for row in rows]
+            axes.errorbar(
+                x, y, yerr=[below, above], fmt="os^Dv"[place % 5], color=track.colour, capsize=3,
+                markersize=6, elinewidth=1.4,
+            )  # fmt: skip
+            for row in rows:
+                text = str(row.count) if len(filled) == 1 else track.mark
+                axes.annotate(
+                    text, (row.claimed, row.observed), (-7, -3), textcoords="offset points",
+                    ha="right", va="top", fontsize=10, color=track.colour,
+                )  # fmt: skip
+        axes.set_xlim(floor - 0.03, 1.03)
+        axes.set_ylim(floor - 0.03, 1.03)
+        axes.xaxis.set_major_formatter(_percent_formatter())
+        axes.yaxis.set_major_formatter(_percent_formatter())
+        axes.set_xlabel("confidence claimed")
+
+    told = "; ".join(
+        f"claimed {row.claimed:.0%}, agreed {row.observed:.0%} of {row.count}"
+        for _, rows in filled
+        for row in rows
+    )
+    return svg.draw("calibration", "Calibration", told, paint)
+
+
+def ledger_chart(ledgers: Sequence[tuple[Track, Ledger, float | None]]) -> str | None:
+    """Tokens kept, not trained on and cancelled of each run, above what a fixed budget would cost."""
+    if not ledgers:
+        return None
+    alone = len(ledgers) == 1
+    parts = (("tokens_kept", 1.0), ("tokens_untrained", 0.5), ("tokens_cancelled", 0.22))
+
+    def paint(axes: "Axes") -> None:
+        names: list[str] = []
+        for track, ledger, fixed in ledgers:
+            row, left = len(names), 0.0
+            for attribute, strength in parts:
+                width = getattr(ledger, attribute)
+                axes.barh(row, width, left=left, color=track.colour, alpha=strength, height=0.62)
+                left += width
+            _note(axes, left, row, amount(left))
+            names.append("this run" if alone else track.mark)
+            if fixed:
+                axes.barh(
+                    len(names), fixed, height=0.62, facecolor="none", edgecolor=svg.MUTED,
+                    linewidth=1, linestyle=(0, (3, 2)),
+                )  # fmt: skip
+                _note(axes, fixed, len(names), amount(fixed))
+                fixed_name = f"fixed {FIXED_VOTES}"
+                names.append(fixed_name if alone else f"{track.mark}, {fixed_name}")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", labelcolor=svg.INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.margins(x=0.16)
+        axes.set_xlim(left=0)
+        _amount_axis(axes, "tokens")
+
+    told = "; ".join(
+        f"{amount(ledger.tokens_kept)} tokens kept, {amount(ledger.tokens_untrained)} not trained on, "
+        f"{amount(ledger.tokens_cancelled)} cancelled, against {amount(fixed)}"
+        for _, ledger, fixed in ledgers
+    )
+    bars = sum(2 if fixed else 1 for _, _, fixed in ledgers)
+    return svg.draw("ledger", "Where the tokens went", told, paint, height=60 + 34 * bars)
+
+
+def _majority(rows: Sequence[Any]) -> list[_Curve]:
+    x, y = _pairs(rows, "tokens_total", "majority")
+    dash = svg.DASHES[1]
+    return [_Curve(x, y, "majority", svg.SERIES[1], dash, marker="s", hollow=True)] if x else []
+
+
+def _pairs(rows: Sequence[Any], x_key: str, y_key: str) -> tuple[list[float], list[float]]:
+    pairs = [
+        (x, y)
+        for row in rows
+        if (x := number(row, x_key)) is not None and (y := number(row, y_key)) is not None
+    ]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _votes(run: RunData) -> list[int]:
+    return [int(v) for row in run.verdicts if (v := number(row, "rollouts")) is not None]
+
+
+def _histogram(axes: "Axes", votes: Sequence[int], colour: str, most: int) -> None:
+    width = 1 if most <= 32 else 2
+    edges = [edge + 0.5 for edge in range(0, most + width, width)]
+    axes.hist(votes, bins=edges, color=colour, rwidth=0.86)
+    mean = sum(votes) / len(votes)
+    axes.axvline(mean, color=svg.INK, linewidth=1.2, linestyle=(0, (4, 2)))
+    axes.annotate(
+        f"mean {mean:.1f}", (mean, 1), (5, -2), xycoords=("data", "axes fraction"),
+        textcoords="offset points", va="top",
+    )  # fmt: skip
+
+
+def _shares_done(axes: "Axes", votes: Sequence[tuple[Track, list[int]]], most: int) -> None:
+    curves = []
+    for track, counts in votes:
+        shares = [sum(count <= n for count in counts) / len(counts) for n in range(most + 1)]
+        # Labels sit where a curve is half way up: at its end all curves meet at 100 %.
+        half = next(n for n, share in enumerate(shares) if share >= 0.5)
+        axes.step(range(most + 1), shares, where="post", color=track.colour, linestyle=track.dash)
+        curves.append((half, shares[half], track))
+    for half, share, track in curves:
+        axes.annotate(
+            track.mark, (half, share), (4, -4), textcoords="offset points", va="top",
+            color=track.colour, fontweight="bold",
+        )  # fmt: skip
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(_percent_formatter())
+
+
+def _plot(axes: "Axes", curves: Sequence[_Curve]) -> None:
+    for curve in curves:
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=curve.colour,
+            linestyle=curve.dash,
+            # A line needs two points; a single one must still be seen.
+            marker=curve.marker or ("o" if len(curve.x) == 1 else ""),
+            markersize=5.5,
+            markerfacecolor=svg.SURFACE if curve.hollow else curve.colour,
+            linewidth=1.6 if curve.hollow else 2.0,
+        )
+
+
+def _label_ends(axes: "Axes", curves: Sequence[_Curve]) -> None:
+    """Write each curve's name at its right end, pushed apart where ends are close."""
+    low, high = axes.get_ylim()
+    gap = 0.085 * (high - low)
+    right = max(max(curve.x) for curve in curves)
+    heights: list[float] = []
+    for curve in sorted(curves, key=lambda curve: curve.y[-1]):
+        heights.append(max(curve.y[-1], heights[-1] + gap) if heights else curve.y[-1])
+        axes.annotate(
+            curve.label, (right, heights[-1]), (8, 0), textcoords="offset points", va="center",
+            color=curve.colour, fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _share_axis(axes: "Axes") -> None:
+    """Percent, never zoomed so far that noise looks like news."""
+    low, high = axes.get_ylim()
+    middle, reach = (low + high) / 2, max(0.06, (high - low) / 2)
+    low, high = middle - reach, middle + reach
+    if low < 0:
+        low, high = -0.01, high - low
+    if high > 1:
+        low, high = max(-0.01, low - (high - 1)), 1.01
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_formatter(_percent_formatter())
+
+
+def _amount_axis(axes: "Axes", label: str) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _round_amount(value)))
+    axes.set_xlabel(label)
+
+
+def _round_amount(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g}"
+
+
+def _percent_formatter() -> Any:
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def _note(axes: "Axes", x: float, row: int, text: str) -> None:
+    axes.annotate(text, (x, row), (5, 0), textcoords="offset points", va="center", color=svg.INK)
+
+
+def _told(curves: Sequence[_Curve], scale: float, unit: str) -> str:
+    return "; ".join(
+        f"{curve.label}: from {scale * curve.y[0]:.3g}{unit} to {scale * curve.y[-1]:.3g}{unit}"
+        for curve in curves
+    )

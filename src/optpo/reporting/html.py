@@ -1,0 +1,243 @@
+"""Writes the report of one run, or of several side by side, as one self-contained HTML file."""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optpo.errors import RunDirectoryError
+from optpo.reporting import charts, formatting
+from optpo.reporting.charts import Track
+from optpo.reporting.overview import Overview, overview
+from optpo.reporting.questions import ListedQuestion, list_questions
+from optpo.reporting.run_data import Row, RunData, number, read_run
+
+if TYPE_CHECKING:
+    from optpo.voting.calibration import CalibrationBin
+
+QUESTIONS_LISTED = 500
+FEWEST_AUDITS = 20
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """One figure of the page; `drawing` is None where the run measured nothing to draw."""
+
+    title: str
+    caption: str
+    drawing: str | None
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One run as the template sees it."""
+
+    track: Track
+    overview: Overview
+    recipe: str
+    model: str
+    seed: str
+    audits: int
+    audits_agreed: int
+    bins: "Sequence[CalibrationBin]"
+    questions: tuple[ListedQuestion, ...]
+    question_count: int
+    guards: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...]
+
+
+def write_report(directories: Sequence[Path], out: Path) -> None:
+    """Write the report of the runs in `directories` to `out`, replacing it at once when complete.
+
+    The file asks nothing of any other place and is the same for the same input. At most
+    `QUESTIONS_LISTED` questions are listed, shared among the runs.
+
+    Raises RunDirectoryError if there is no run, or one is missing or damaged.
+    """
+    if not directories:
+        raise RunDirectoryError("no run directory was given; give at least one")
+    runs = charts.tracks([read_run(directory) for directory in directories])
+    page = render(runs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    half_written = out.with_name(out.name + ".part")
+    half_written.write_text(page, encoding="utf-8")
+    os.replace(half_written, out)  # noqa: PTH105 - pathlib's replace does the same
+
+
+def render(runs: Sequence[Track]) -> str:
+    """Return the report of `runs` as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "amount": formatting.amount,
+        "decimal": formatting.decimal,
+        "duration": formatting.duration,
+        "percent": formatting.percent,
+        "one_line": formatting.one_line,
+        "drawing": Markup,
+    }
+    environment.globals |= {"points": formatting.points, "saving": formatting.saving}
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    pages = [_page(track, QUESTIONS_LISTED // len(runs)) for track in runs]
+    return environment.get_template("report.html.jinja").render(
+        pages=pages,
+        alone=len(pages) == 1,
+        progress=_progress_charts(runs),
+        votes=_votes_charts(runs),
+        calibration=_calibration_chart(pages),
+        ledger=_ledger_chart(pages),
+        training=_training_charts(runs),
+        fixed_votes=charts.FIXED_VOTES,
+        fewest_audits=FEWEST_AUDITS,
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _page(track: Track, limit: int) -> _Page:
+    run = track.run
+    confidences, agrees = _audits(run)
+    from optpo.voting.calibration import calibration_bins
+
+    return _Page(
+        track=track,
+        overview=overview(run),
+        recipe=_fact(run, "recipe"),
+        model=_fact(run, "model"),
+        seed=_fact(run, "seed"),
+        audits=len(agrees),
+        audits_agreed=sum(agrees),
+        bins=calibration_bins(confidences, agrees),
+        questions=list_questions(run, limit),
+        question_count=len(
+            {str(row.get("id")) for row in run.questions}
+            | {str(row.get("prompt_id")) for row in run.verdicts}
+        ),
+        guards=_guards(run),
+        settings=tuple(_flat(run.config)),
+    )
+
+
+def _audits(run: RunData) -> tuple[list[float], list[bool]]:
+    """Return confidence and agreement of each verdict that was checked against the full vote."""
+    confidences, agrees = [], []
+    for row in run.verdicts:
+        audit, confidence = row.get("audit"), number(row, "confidence")
+        agreed = audit.get("agrees") if isinstance(audit, Mapping) else None
+        if confidence is not None and 0 <= confidence <= 1 and isinstance(agreed, bool):
+            confidences.append(confidence)
+            agrees.append(agreed)
+    return confidences, agrees
+
+
+def _fact(run: RunData, name: str) -> str:
+    """Return a setting's short form: itself, or the name or path it is known by."""
+    value = run.summary.get(name, run.config.get(name))
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("name", "path", "id") if value.get(key)), None)
+    return formatting.NOTHING if value is None else formatting.one_line(value, longest=60)
+
+
+def _guards(run: RunData) -> tuple[tuple[str, str], ...]:
+    """Return each message once, with the steps it came in."""
+    steps: dict[str, list[str]] = {}
+    for row in run.steps:
+        messages = row.get("guards")
+        for message in messages if isinstance(messages, list) else []:
+            steps.setdefault(str(message), []).append(str(row.get("step", "?")))
+    return tuple((message, ", ".join(places)) for message, places in steps.items())
+
+
+def _flat(settings: Row, above: str = "") -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, value) pairs."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            pairs += _flat(value, f"{name}.")
+        else:
+            plain = value if isinstance(value, str) else _as_json(value)
+            pairs.append((name, formatting.one_line(plain, longest=400)))
+    return pairs
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _progress_charts(runs: Sequence[Track]) -> list[_Chart]:
+    if len(runs) > 1:
+        captions = ["mean over samples, of each run"] * 2
+    else:
+        captions = [
+            "mean over samples with its interval, and the majority vote; dots: the step's rollouts",
+            "questions the run never trained on",
+        ]
+    sampled = [("accuracy", "rollouts"), ("label_accuracy", "labels")]
+    labels = [_Chart(
+        "Labels and rollouts, by step" if len(runs) == 1 else "Accuracy of rollouts, by step",
+        "share of each step's rollouts, and of its labels, that equal gold"
+        if len(runs) == 1
+        else "share of each step's rollouts that equal gold",
+        charts.steps_chart(runs, sampled, "sampled", share=True),
+    )]  # fmt: skip
+    return [
+        _Chart("Adapted questions", captions[0], charts.evaluation_chart(runs, "adapt")),
+        _Chart("Unseen questions", captions[1], charts.evaluation_chart(runs, "unseen")),
+        *(chart for chart in labels if chart.drawing),
+    ]
+
+
+def _votes_charts(runs: Sequence[Track]) -> list[_Chart]:
+    caption = "how many verdicts took how many votes" if len(runs) == 1 else (
+        "share of verdicts reached with so many votes or fewer"
+    )  # fmt: skip
+    mean = charts.steps_chart(runs, [("mean_votes", "votes")], "mean-votes")
+    return [
+        _Chart("Votes before stopping", caption, charts.votes_chart(runs)),
+        _Chart("Mean votes, by step", "a policy that agrees with itself needs fewer", mean),
+    ]
+
+
+def _calibration_chart(pages: Sequence[_Page]) -> str | None:
+    return charts.calibration_chart(
+        [(page.track, page.bins) for page in pages if page.audits >= FEWEST_AUDITS]
+    )
+
+
+def _ledger_chart(pages: Sequence[_Page]) -> str | None:
+    return charts.ledger_chart(
+        [
+            (page.track, page.overview.ledger, page.overview.fixed_budget_tokens)
+            for page in pages
+            if page.overview.ledger
+        ]
+    )
+
+
+def _training_charts(runs: Sequence[Track]) -> list[_Chart]:
+    asked = (
+        ("Entropy", "nats a token", "entropy", False),
+        ("Gradient norm", "before clipping", "gradient_norm", False),
+        ("Undecided questions", "share of the step's questions", "undecided_share", True),
+        ("Label flips", "labels that changed since the last visit", "label_flip_rate", True),
+    )
+    drawn = (
+        _Chart(title, caption, charts.steps_chart(runs, [(key, title)], key, share=share))
+        for title, caption, key, share in asked
+    )
+    return [chart for chart in drawn if chart.drawing]

@@ -1,0 +1,164 @@
+"""The few numbers a run is judged by, from its summary or, while it still runs, from its lines."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from optpo.reporting.run_data import Row, RunData, number, total
+
+
+@dataclass(frozen=True)
+class Change:
+    """A share before and after the run, with the interval of the last measurement where known."""
+
+    before: float | None
+    after: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether at least one of the two was measured."""
+        return self.before is not None or self.after is not None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where rollouts and tokens went: trained on, finished but not trained on, cancelled."""
+
+    rollouts_kept: float
+    rollouts_untrained: float
+    rollouts_cancelled: float
+    tokens_kept: float
+    tokens_untrained: float
+    tokens_cancelled: float
+
+    @property
+    def rollouts(self) -> float:
+        """All rollouts started."""
+        return self.rollouts_kept + self.rollouts_untrained + self.rollouts_cancelled
+
+    @property
+    def tokens(self) -> float:
+        """All tokens generated for votes and training."""
+        return self.tokens_kept + self.tokens_untrained + self.tokens_cancelled
+
+
+@dataclass(frozen=True)
+class KindOfVerdict:
+    """The verdicts of one kind; `label_accuracy` is over those whose gold is known."""
+
+    kind: str
+    count: int
+    mean_votes: float | None
+    mean_confidence: float | None
+    label_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run in numbers; None where the run did not (or not yet) measure something."""
+
+    finished: bool
+    steps: int
+    questions: int
+    adapt: Change
+    adapt_majority: Change
+    unseen: Change
+    unseen_majority: Change
+    label_accuracy: float | None
+    tokens: float | None
+    fixed_budget_tokens: float | None
+    seconds: float | None
+    seconds_sampling: float | None
+    seconds_update: float | None
+    mean_votes: float | None
+    ledger: Ledger | None
+    kinds: tuple[KindOfVerdict, ...]
+
+
+def overview(run: RunData) -> Overview:
+    """Return the numbers of `run`."""
+    summary, steps = run.summary, run.steps
+    last: Row = steps[-1] if steps else {}
+    seconds = _first(number(summary, "seconds"), total(steps, "seconds"))
+    votes = [value for row in run.verdicts if (value := number(row, "rollouts")) is not None]
+    return Overview(
+        finished=bool(summary),
+        steps=len(steps) or int(number(summary, "steps") or 0),
+        questions=len(run.questions) or int(number(summary, "questions") or 0),
+        adapt=_change(run, "adapt", "mean", "accuracy"),
+        adapt_majority=_change(run, "adapt", "majority", "majority"),
+        unseen=_change(run, "unseen", "mean", "unseen_accuracy"),
+        unseen_majority=_change(run, "unseen", "majority", "unseen_majority"),
+        label_accuracy=_first(number(summary, "label_accuracy"), _label_accuracy(run.verdicts)),
+        tokens=_first(number(last, "tokens_total"), number(summary, "tokens_generated")),
+        fixed_budget_tokens=_first(
+            number(last, "fixed_budget_tokens_total"), number(summary, "fixed_budget_tokens")
+        ),
+        seconds=seconds,
+        seconds_sampling=_first(
+            number(summary, "seconds_sampling"), total(steps, "seconds_sampling")
+        ),
+        seconds_update=_first(number(summary, "seconds_update"), total(steps, "seconds_update")),
+        mean_votes=sum(votes) / len(votes) if votes else None,
+        ledger=_ledger(steps),
+        kinds=_kinds(run),
+    )
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _change(run: RunData, set_name: str, measure: str, summary_name: str) -> Change:
+    rows = [row for row in run.evaluations if row.get("set") == set_name]
+    before = number(rows[0], measure) if rows else None
+    after = number(rows[-1], measure) if len(rows) > 1 else None
+    low = number(rows[-1], "mean_low") if len(rows) > 1 and measure == "mean" else None
+    high = number(rows[-1], "mean_high") if len(rows) > 1 and measure == "mean" else None
+    return Change(
+        before=_first(number(run.summary, f"{summary_name}_before"), before),
+        after=_first(number(run.summary, f"{summary_name}_after"), after),
+        low=low,
+        high=high,
+    )
+
+
+def _label_accuracy(verdicts: tuple[Row, ...]) -> float | None:
+    known = [row["correct"] for row in verdicts if isinstance(row.get("correct"), bool)]
+    return sum(known) / len(known) if known else None
+
+
+def _ledger(steps: tuple[Row, ...]) -> Ledger | None:
+    if total(steps, "tokens") is None:
+        return None
+    rollouts = total(steps, "rollouts") or 0.0
+    rollouts_kept = total(steps, "rollouts_kept") or 0.0
+    return Ledger(
+        rollouts_kept=rollouts_kept,
+        rollouts_untrained=max(0.0, rollouts - rollouts_kept),
+        rollouts_cancelled=total(steps, "rollouts_cancelled") or 0.0,
+        tokens_kept=total(steps, "tokens_kept") or 0.0,
+        tokens_untrained=total(steps, "tokens_untrained") or 0.0,
+        tokens_cancelled=total(steps, "tokens_cancelled") or 0.0,
+    )
+
+
+def _kinds(run: RunData) -> tuple[KindOfVerdict, ...]:
+    usual = ("decided", "capped", "tied", "empty")
+    counts = Counter(str(row.get("kind")) for row in run.verdicts)
+    others = sorted(kind for kind in counts if kind not in usual)
+    return tuple(_kind(run, kind) for kind in (*usual, *others) if counts[kind])
+
+
+def _kind(run: RunData, kind: str) -> KindOfVerdict:
+    rows = tuple(row for row in run.verdicts if str(row.get("kind")) == kind)
+    votes = total(rows, "rollouts")
+    confidence = total(rows, "confidence")
+    return KindOfVerdict(
+        kind=kind,
+        count=len(rows),
+        mean_votes=None if votes is None else votes / len(rows),
+        mean_confidence=None if confidence is None else confidence / len(rows),
+        label_accuracy=_label_accuracy(rows),
+    )

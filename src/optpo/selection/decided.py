@@ -1,0 +1,53 @@
+"""Which rollouts are trained on: those of questions whose verdict teaches something."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optpo.batch import RolloutBatch, segment_std, segment_sum
+from optpo.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class DecidedSelection:
+    """The first `limit` rollouts (0: all) of every decided question whose rewards differ.
+
+    The limit takes the first by index, so that the choice does not depend on what was drawn. A
+    group whose kept rewards are all equal has no group-relative advantage: it costs no update.
+    """
+
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise SettingsError([f"limit is {self.limit}; it must be 0 (all rollouts) or more"])
+
+    def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
+        """Keep mask (R,) bool."""
+        keep = first_of_group(batch, self.limit) & ~rewards.isnan()
+        kept_rewards = rewards[keep].nan_to_num()
+        spread = segment_std(kept_rewards, batch.groups[keep], batch.group_count)
+        return keep & (spread > 0)[batch.groups]
+
+
+@dataclass(frozen=True)
+class AgreeingSelection:
+    """The first `limit` rollouts (0: all) that voted for their question's decided label."""
+
+    limit: int = 0
+
+    __post_init__ = DecidedSelection.__post_init__
+
+    def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
+        """Keep mask (R,) bool."""
+        return first_of_group(batch, self.limit) & (rewards > 0)
+
+
+def first_of_group(batch: RolloutBatch, limit: int) -> Tensor:
+    """The first `limit` rollouts of each group in index order (0: all), (R,) bool."""
+    if limit == 0:
+        return torch.ones(batch.rollouts, dtype=torch.bool)
+    sizes = segment_sum(torch.ones(batch.rollouts), batch.groups, batch.group_count).long()
+    place = torch.arange(batch.rollouts) - (sizes.cumsum(0) - sizes)[batch.groups]
+    return place < limit

@@ -1,0 +1,80 @@
+"""Checkpoints: all that a run needs to go on to the same result as one never stopped."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from optpo.errors import RunDirectoryError
+from optpo.training.policy import Policy
+from optpo.training.run_directory import replace_folder, replace_text
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved step: its number and whatever JSON the loop keeps beside the weights."""
+
+    step: int
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
+) -> None:
+    """Write checkpoints/step-N whole, then drop the older ones."""
+    final = folder / f"step-{checkpoint.step:05d}"
+    temporary = folder / ".writing"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    trainable = policy.trainable()
+    save_file(
+        {name: value.detach().contiguous() for name, value in trainable.items()},
+        temporary / "weights.safetensors",
+    )
+    save_file(
+        {
+            f"{name}/{key}": torch.as_tensor(value).contiguous()
+            for name, parameter in trainable.items()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        },
+        temporary / "optimizer.safetensors",
+    )
+    state = {"step": checkpoint.step, "version": policy.version, **checkpoint.state}
+    replace_text(temporary / "state.json", json.dumps(state))
+    replace_folder(temporary, final)
+    for older in folder.glob("step-*"):
+        if older != final:
+            shutil.rmtree(older)
+
+
+def load_checkpoint(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer
+) -> Checkpoint | None:
+    """Put the newest checkpoint's weights and optimiser state in place; none where there is none.
+
+    Raises RunDirectoryError if it does not belong to this policy.
+    """
+    saved = sorted(folder.glob("step-*"))
+    if not saved:
+        return None
+    newest = saved[-1]
+    trainable = policy.trainable()
+    weights = load_file(newest / "weights.safetensors")
+    if weights.keys() != trainable.keys():
+        raise RunDirectoryError(f"{newest} holds the weights of another model")
+    moments = load_file(newest / "optimizer.safetensors")
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(weights[name])
+    for key, value in moments.items():
+        name, entry = key.rsplit("/", 1)
+        parameter = trainable[name]
+        placed = value if entry == "step" else value.to(parameter.device)
+        optimizer.state[parameter][entry] = placed
+    state = json.loads((newest / "state.json").read_text())
+    policy.version = state.pop("version")
+    return Checkpoint(state.pop("step"), state)

@@ -1,0 +1,49 @@
+"""Guards: signs of a run going wrong, and the update they hold back."""
+
+from dataclasses import dataclass
+
+from optpo.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """A step that crosses one of these lines is not trained on, and the log says so.
+
+    `entropy_floor` nats a token, estimated from the sampled log-probs: below it the policy has
+    collapsed and only sharpens further. `max_flip_rate` share of labels that changed since the
+    question's last visit: above it the labels follow the noise. `max_undecided` share of
+    questions without a decided label. Non-finite losses are always skipped, whatever is set here.
+    """
+
+    entropy_floor: float = 0.005
+    max_flip_rate: float = 0.5
+    max_undecided: float = 0.9
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.entropy_floor < 0:
+            problems.append(f"entropy_floor is {self.entropy_floor}; it must be 0 (off) or more")
+        for name in ("max_flip_rate", "max_undecided"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                problems.append(f"{name} is {value}; it must lie between 0 and 1 (off)")
+        if problems:
+            raise SettingsError(problems)
+
+    def alarms(self, entropy: float, flip_rate: float | None, undecided_share: float) -> list[str]:
+        """What is wrong with a step, in words; empty when it may be trained on."""
+        alarms = []
+        if entropy < self.entropy_floor:
+            alarms.append(
+                f"entropy {entropy:.4f} nats a token is below entropy_floor {self.entropy_floor}"
+            )
+        if flip_rate is not None and flip_rate > self.max_flip_rate:
+            alarms.append(
+                f"{flip_rate:.0%} of labels changed since the last visit, "
+                f"above max_flip_rate {self.max_flip_rate}"
+            )
+        if undecided_share > self.max_undecided:
+            alarms.append(
+                f"{undecided_share:.0%} of questions are undecided, "
+                f"above max_undecided {self.max_undecided}"
+            )
+        return alarms

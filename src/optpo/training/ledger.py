@@ -1,0 +1,48 @@
+"""What a run has spent so far, and what the fixed budget would have cost."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from optpo.sampling.scheduler import Ballot
+
+FIXED_BUDGET_VOTES = 64
+"""The votes a question that test-time reinforcement learning spends (TTRL, 2504.16084)."""
+
+
+@dataclass
+class Ledger:
+    """Running totals; tokens are completion tokens. `seconds` are of this run over all its sittings.
+
+    `tokens` were sampled to vote and train: kept ones were trained on, cancelled ones come on top.
+    Evaluation and audit are counted apart.
+    """
+
+    rollouts: int = 0
+    rollouts_kept: int = 0
+    rollouts_cancelled: int = 0
+    tokens: int = 0
+    tokens_kept: int = 0
+    tokens_cancelled: int = 0
+    tokens_evaluation: int = 0
+    tokens_audit: int = 0
+    fixed_budget_tokens: int = 0
+    labels: int = 0
+    labels_right: int = 0
+    labels_with_gold: int = 0
+    seconds: float = 0.0
+    seconds_sampling: float = 0.0
+    seconds_update: float = 0.0
+    verdicts: dict[str, int] = field(
+        default_factory=lambda: {"decided": 0, "capped": 0, "tied": 0, "empty": 0}
+    )
+
+    def to_json(self) -> dict[str, object]:
+        """All totals."""
+        return asdict(self)
+
+
+def fixed_budget_tokens(ballots: Sequence[Ballot]) -> int:
+    """What 64 votes a question would have cost, estimated from each question's mean length."""
+    return round(
+        sum(FIXED_BUDGET_VOTES * ballot.tokens / len(ballot.rollouts) for ballot in ballots)
+    )

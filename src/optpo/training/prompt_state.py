@@ -1,0 +1,78 @@
+"""What a run remembers of each question from one visit to the next; saved with every checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+
+
+@dataclass(frozen=True)
+class PromptState:
+    """One question's past: visits, how often its label changed, and the last decided label."""
+
+    visits: int = 0
+    flips: int = 0
+    label: str | None = None
+
+
+class PromptStore:
+    """Prompt states by question id."""
+
+    def __init__(self, states: Mapping[str, PromptState] | None = None) -> None:
+        self._states = dict(states or {})
+
+    def __getitem__(self, prompt_id: str) -> PromptState:
+        return self._states.get(prompt_id, PromptState())
+
+    def visit(self, prompt_id: str, label: str | None) -> bool | None:
+        """Record a visit and its decided label; whether the label changed, none if there was none.
+
+        A visit that decides nothing leaves the last decided label standing.
+        """
+        before = self[prompt_id]
+        flipped = None if label is None or before.label is None else label != before.label
+        self._states[prompt_id] = replace(
+            before,
+            visits=before.visits + 1,
+            flips=before.flips + bool(flipped),
+            label=before.label if label is None else label,
+        )
+        return flipped
+
+    def to_json(self) -> dict[str, dict[str, object]]:
+        """A JSON object by question id."""
+        return {name: asdict(state) for name, state in self._states.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Mapping[str, object]]) -> "PromptStore":
+        """The store that `to_json` wrote."""
+        return cls({name: PromptState(**state) for name, state in data.items()})  # type: ignore[arg-type]
+
+
+def questions_of_step(
+    prompt_ids: Sequence[str], questions_per_step: int, seed: int, step: int
+) -> list[str]:
+    """The questions of a step (from 1): each once an epoch, in an order drawn anew each epoch.
+
+    A pure function of its arguments, so that a resumed run asks the same. 0 a step means all.
+    """
+    size = min(questions_per_step or len(prompt_ids), len(prompt_ids))
+    chosen: list[str] = []
+    place = (step - 1) * size
+    while len(chosen) < size:
+        epoch, first = divmod(place, len(prompt_ids))
+        order = sorted(prompt_ids, key=lambda name: _rank(seed, epoch, name))
+        taken = order[first : first + size - len(chosen)]
+        chosen += taken
+        place += len(taken)
+    # Where two epochs meet in a step, a question could come up twice.
+    return list(dict.fromkeys(chosen))
+
+
+def is_audited(prompt_id: str, share: float, seed: int, step: int) -> bool:
+    """Whether a question's vote is taken on to the cap in this step; true for `share` of them."""
+    return _rank(seed, -step, prompt_id) < share * 2**64
+
+
+def _rank(seed: int, epoch: int, prompt_id: str) -> int:
+    text = f"{seed}\0{epoch}\0{prompt_id}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,68 @@
+"""From questions to the tokens a policy is asked with."""
+
+from collections.abc import Sequence
+
+from optpo.data import Question
+from optpo.errors import ModelError
+from optpo.training.policy import Policy
+from optpo.training.settings import DataSettings, ModelSettings
+
+
+def prompt_tokens(
+    policy: Policy,
+    questions: Sequence[Question],
+    model: ModelSettings,
+    data: DataSettings,
+    max_new_tokens: int,
+) -> dict[str, tuple[int, ...]]:
+    """Tokens a question, by id, with template and chat markup.
+
+    Raises ModelError, naming every such question, where prompt and answer cannot fit the context.
+    """
+    template = getattr(policy.tokenizer, "chat_template", None)
+    if model.chat == "always" and template is None:
+        raise ModelError("model.chat is 'always', but the tokenizer has no chat template")
+    wrap = model.chat == "always" or (model.chat == "auto" and template is not None)
+    tokens = {question.id: _encode(policy, question, data.template, wrap) for question in questions}
+    context = getattr(policy.model.config, "max_position_embeddings", None)
+    if context is not None:
+        problems = [
+            f"question {name!r} has {len(prompt)} tokens; with sample.max_new_tokens "
+            f"{max_new_tokens} that is over the model's context of {context}"
+            for name, prompt in tokens.items()
+            if len(prompt) + max_new_tokens > context
+        ]
+        if problems:
+            more = f"\n... and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise ModelError("\n".join(problems[:5]) + more)
+    return tokens
+
+
+def _encode(policy: Policy, question: Question, template: str, wrap: bool) -> tuple[int, ...]:
+    if isinstance(question.prompt, str):
+        text = template.replace("{prompt}", question.prompt)
+        messages = [{"role": "user", "content": text}]
+    else:
+        wrap = True
+        messages = [
+            {"role": message.role, "content": message.content} for message in question.prompt
+        ]
+    if wrap:
+        if getattr(policy.tokenizer, "chat_template", None) is None:
+            raise ModelError(
+                f"question {question.id!r} is a list of chat messages, "
+                "but the tokenizer has no chat template"
+            )
+        text = str(
+            policy.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        )
+        # The template writes the special tokens itself.
+        encoded = policy.tokenizer(text, add_special_tokens=False)
+    else:
+        encoded = policy.tokenizer(text)
+    tokens = tuple(int(token) for token in encoded["input_ids"])
+    if not tokens:
+        raise ModelError(f"question {question.id!r} has no tokens for this model")
+    return tokens

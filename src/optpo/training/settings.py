@@ -1,0 +1,178 @@
+"""A run's settings: one part a stage, and what surrounds the stages."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from optpo.advantages.group import GroupAdvantage
+from optpo.batch import RolloutBatch
+from optpo.data import AnswerSettings
+from optpo.errors import SettingsError
+from optpo.objectives.clipped import ClippedObjective
+from optpo.rewards.majority import MajorityReward
+from optpo.sampling.engine import SampleSettings
+from optpo.selection.decided import DecidedSelection
+from optpo.training.guards import GuardSettings
+from optpo.training.update import Objective, UpdateSettings
+from optpo.voting import OptpoRule, StoppingRule
+
+
+class Reward(Protocol):
+    """What a rollout is worth."""
+
+    def __call__(self, batch: RolloutBatch) -> Tensor:
+        """Rewards (R,) float32; not a number where there is none."""
+        ...
+
+
+class Selection(Protocol):
+    """Which rollouts are trained on."""
+
+    def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
+        """Keep mask (R,) bool."""
+        ...
+
+
+class Advantage(Protocol):
+    """How much better than expected each token's rollout was."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether the values of a critic are needed."""
+        ...
+
+    def __call__(
+        self, batch: RolloutBatch, rewards: Tensor, values: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Advantages, and the critic's targets where there is one, (C,) each."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (2106.09685) on all linear layers; `rank` 0 trains the whole model."""
+
+    rank: int = 0
+    alpha: float = 32.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.rank < 0:
+            problems.append(f"rank is {self.rank}; it must be 0 (train all weights) or more")
+        if self.alpha <= 0:
+            problems.append(f"alpha is {self.alpha}; it must be above 0")
+        if problems:
+            raise SettingsError(problems)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model: a folder, a .gguf file or a hub name; none is the embedded one.
+
+    `precision` auto computes in bfloat16 where the accelerator has it, else in float32.
+    `chat` auto wraps a plain prompt as a user's message where the tokenizer has a chat template.
+    """
+
+    name: str | None = None
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    chat: Literal["auto", "always", "never"] = "auto"
+    trust_remote_code: bool = False
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which questions to adapt to, which unseen ones to watch, and how answers are read.
+
+    `template` is put around every plain prompt; `{prompt}` stands for it.
+    """
+
+    questions: str = "adapt"
+    unseen: str | None = "unseen"
+    limit: int | None = None
+    template: str = "{prompt}"
+    answers: AnswerSettings = field(default_factory=AnswerSettings)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.limit is not None and self.limit < 1:
+            problems.append(f"limit is {self.limit}; it must be 1 or more, or null for all")
+        if "{prompt}" not in self.template:
+            problems.append(f"template is {self.template!r}; it must contain {{prompt}}")
+        if problems:
+            raise SettingsError(problems)
+
+
+@dataclass(frozen=True)
+class UniformPrompts:
+    """Every question once an epoch, in an order drawn anew each epoch; 0 a step means all."""
+
+    questions_per_step: int = 0
+
+    def __post_init__(self) -> None:
+        if self.questions_per_step < 0:
+            raise SettingsError(
+                [f"questions_per_step is {self.questions_per_step}; it must be 0 (all) or more"]
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Rollouts a question when accuracy is measured, before, after and every `every` steps (0: not).
+
+    0 samples leave a set out. Evaluation rollouts are never trained on, and their tokens are counted
+    apart.
+    """
+
+    samples: int = 16
+    unseen_samples: int = 4
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        if problems := [
+            f"{name} is {value}; it must be 0 or more"
+            for name, value in vars(self).items()
+            if value < 0
+        ]:
+            raise SettingsError(problems)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that decides a run: same settings, same run.
+
+    `audit` is the share of questions a step whose vote is taken on to the cap after the verdict, to
+    see whether the full vote agrees; those rollouts are not trained on.
+    """
+
+    recipe: str = "optpo"
+    seed: int = 0
+    steps: int = 12
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    prompts: UniformPrompts = field(default_factory=UniformPrompts)
+    allocate: StoppingRule = field(default_factory=OptpoRule)
+    sample: SampleSettings = field(default_factory=SampleSettings)
+    reward: Reward = field(default_factory=MajorityReward)
+    select: Selection = field(default_factory=DecidedSelection)
+    advantage: Advantage = field(default_factory=GroupAdvantage)
+    objective: Objective = field(default_factory=ClippedObjective)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    audit: float = 0.05
+    checkpoint_every: int = 1
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"steps is {self.steps}; it must be 1 or more": self.steps >= 1,
+            f"audit is {self.audit}; it must lie between 0 and 1": 0 <= self.audit <= 1,
+            f"checkpoint_every is {self.checkpoint_every}; it must be 1 or more": (
+                self.checkpoint_every >= 1
+            ),
+        }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)

@@ -1,0 +1,105 @@
+"""One step as rows of the run's files."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from optpo.batch import Rollout, RolloutBatch, segment_std
+from optpo.data import Question
+from optpo.sampling.scheduler import Ballot
+from optpo.training.evaluation import Voter, accuracy, verdict_of
+
+
+def metrics_row(
+    voter: Voter,
+    ballots: Sequence[Ballot],
+    questions: Mapping[str, Question],
+    batch: RolloutBatch,
+    rewards: Tensor,
+    keep: Tensor,
+    flips: Sequence[bool | None],
+) -> dict[str, Any]:
+    """What a step was before its update; gold is read here, to report, and nowhere else in a step."""
+    reached = accuracy(voter, ballots, questions)
+    judged = [
+        voter.correct(ballot.label, gold)
+        for ballot in ballots
+        if ballot.label is not None and (gold := questions[ballot.prompt_id].gold) is not None
+    ]
+    kinds = [verdict_of(ballot).kind for ballot in ballots]
+    known_flips = [flip for flip in flips if flip is not None]
+    tokens, kept = int(batch.lengths.sum()), int(batch.lengths[keep].sum())
+    rewarded = ~rewards.isnan()
+    spread = segment_std(rewards[rewarded], batch.groups[rewarded], batch.group_count)
+    return {
+        "accuracy": None if reached is None else reached.mean,
+        "label_accuracy": sum(judged) / len(judged) if judged else None,
+        "questions": len(ballots),
+        "rollouts": batch.rollouts,
+        "rollouts_kept": int(keep.sum()),
+        "rollouts_cancelled": sum(ballot.cancelled_rollouts for ballot in ballots),
+        "tokens": tokens,
+        "tokens_kept": kept,
+        "tokens_untrained": tokens - kept,
+        "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
+        "verdicts": {kind: kinds.count(kind) for kind in ("decided", "capped", "tied", "empty")},
+        "undecided_share": 1 - kinds.count("decided") / len(kinds),
+        "mean_votes": batch.rollouts / len(ballots),
+        "mean_length": tokens / batch.rollouts,
+        # The mean of -log p over what was sampled estimates the entropy a token.
+        "entropy": float(-batch.logps.double().mean()),
+        "zero_variance_groups": int(((spread == 0) & (batch.labels >= 0)).sum()),
+        "label_flip_rate": sum(known_flips) / len(known_flips) if known_flips else None,
+        "loss": None,
+        "gradient_norm": None,
+    }
+
+
+def verdict_rows(
+    step: int,
+    voter: Voter,
+    ballots: Sequence[Ballot],
+    audits: Mapping[str, Ballot],
+    questions: Mapping[str, Question],
+) -> Iterator[dict[str, Any]]:
+    """A line a question: its verdict, whether it was right, and what its audit found."""
+    for ballot in ballots:
+        gold = questions[ballot.prompt_id].gold
+        known = gold is not None and ballot.leading is not None
+        audit = audits.get(ballot.prompt_id)
+        yield {
+            "step": step,
+            **verdict_of(ballot).to_json(),
+            "gold": gold,
+            "correct": voter.correct(ballot.leading, str(gold)) if known else None,
+            "audit": None
+            if audit is None
+            else {
+                "rollouts": audit.tally.total,
+                "label": audit.leading,
+                "agrees": audit.leading == ballot.leading,
+            },
+        }
+
+
+def rollout_rows(
+    rollouts: Sequence[Rollout], keep: Tensor, rewards: Tensor, advantages: Tensor
+) -> Iterator[dict[str, Any]]:
+    """A line a rollout; reward and advantage are null where there is none."""
+    columns = (keep.tolist(), rewards.tolist(), advantages.tolist())
+    for rollout, kept, reward, advantage in zip(rollouts, *columns, strict=True):
+        yield {
+            "prompt_id": rollout.prompt_id,
+            "index": rollout.index,
+            "version": rollout.version,
+            "tokens": list(rollout.tokens),
+            "logps": [round(value, 6) for value in rollout.logps],
+            "text": rollout.text,
+            "answer": rollout.answer,
+            "finish": rollout.finish,
+            "kept": kept,
+            "reward": None if math.isnan(reward) else reward,
+            "advantage": None if math.isnan(advantage) else round(advantage, 6),
+        }

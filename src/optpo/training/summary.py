@@ -1,0 +1,50 @@
+"""The figures a run ends with."""
+
+from typing import Any
+
+from optpo.training.ledger import Ledger
+from optpo.training.run_directory import RunDirectory
+from optpo.training.settings import RunSettings
+
+
+def summarise(
+    settings: RunSettings, ledger: Ledger, questions: int, directory: RunDirectory
+) -> dict[str, Any]:
+    """summary.json: accuracies null where gold is missing, tokens and seconds over the whole run.
+
+    `tokens_generated` counts what was sampled to vote and train; evaluation and audit stand apart.
+    """
+    rows = directory.rows("evaluations.jsonl")
+
+    def at(which: int, of: str, name: str) -> float | None:
+        chosen = [row[name] for row in rows if row["set"] == of]
+        return chosen[which] if chosen else None
+
+    judged = ledger.labels_with_gold
+    return {
+        "recipe": settings.recipe,
+        "model": settings.model.name or "embedded",
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "questions": questions,
+        "accuracy_before": at(0, "adapt", "mean"),
+        "accuracy_after": at(-1, "adapt", "mean"),
+        "majority_before": at(0, "adapt", "majority"),
+        "majority_after": at(-1, "adapt", "majority"),
+        "unseen_accuracy_before": at(0, "unseen", "mean"),
+        "unseen_accuracy_after": at(-1, "unseen", "mean"),
+        "label_accuracy": ledger.labels_right / judged if judged else None,
+        "verdicts": ledger.verdicts,
+        "rollouts": ledger.rollouts,
+        "rollouts_kept": ledger.rollouts_kept,
+        "rollouts_cancelled": ledger.rollouts_cancelled,
+        "tokens_generated": ledger.tokens,
+        "tokens_kept": ledger.tokens_kept,
+        "tokens_cancelled": ledger.tokens_cancelled,
+        "tokens_evaluation": ledger.tokens_evaluation,
+        "tokens_audit": ledger.tokens_audit,
+        "fixed_budget_tokens": ledger.fixed_budget_tokens,
+        "seconds": ledger.seconds,
+        "seconds_sampling": ledger.seconds_sampling,
+        "seconds_update": ledger.seconds_update,
+    }

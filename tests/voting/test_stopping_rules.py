@@ -1,0 +1,134 @@
+"""The contract of every stopping rule. A new rule joins by standing in RULES."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optpo.voting import UNPARSED, FixedRule, OptpoRule, StoppingRule, Tallies, Tally
+
+RULES: list[StoppingRule] = [
+    FixedRule(votes=1),
+    FixedRule(votes=7),
+    OptpoRule(floor=1, cap=12),
+    OptpoRule(floor=5, cap=9),
+    OptpoRule(floor=4, cap=4),
+    OptpoRule(p0=0.3, candidates=10, error=0.01, floor=1, cap=12),
+    OptpoRule(p0=0.6, candidates=2, error=0.2, floor=2, cap=10),
+    OptpoRule(statistic="posterior", floor=1, cap=12),
+    OptpoRule(p0=0.6, candidates=2, error=0.1, statistic="posterior", floor=3, cap=9),
+    OptpoRule(p0=0.4, candidates=30, error=0.02, statistic="posterior", floor=1, cap=8),
+]
+rules = pytest.mark.parametrize("rule", RULES, ids=repr)
+VOTES = st.lists(st.integers(UNPARSED, 4), max_size=14).map(tuple)
+
+
+@rules
+@given(st.lists(VOTES, max_size=5))
+def test_deciding_many_at_once_equals_deciding_each(rule, many):
+    """The vectorised decision is the single one, in every field."""
+    singles = [Tally(votes) for votes in many]
+    decisions = rule.decide_many(Tallies.of(singles))
+    assert len(decisions) == len(singles)
+    for row, single in enumerate(singles):
+        expected, found = rule.decide(single), decisions[row]
+        assert found.confidence == pytest.approx(expected.confidence, rel=1e-9)
+        assert found.log_evidence == pytest.approx(expected.log_evidence, rel=1e-9, abs=1e-12)
+        rounded = {"confidence": 0.0, "log_evidence": 0.0}
+        assert replace(found, **rounded) == replace(expected, **rounded)
+
+
+@rules
+@given(VOTES, st.permutations(range(5)))
+def test_renaming_the_answers_changes_nothing(rule, votes, names):
+    """A decision names the leader by its new number and is the same in all else."""
+    renamed = tuple(vote if vote == UNPARSED else names[vote] for vote in votes)
+    before, after = rule.decide(Tally(votes)), rule.decide(Tally(renamed))
+    expected = None if before.leader is None else names[before.leader]
+    assert after == replace(before, leader=expected)
+    assert rule.look_ahead(Tally(votes)) == rule.look_ahead(Tally(renamed))
+
+
+@rules
+@given(VOTES)
+def test_a_vote_for_the_leader_never_lowers_its_evidence(rule, votes):
+    """Evidence and confidence rise, or stay, with a vote for the leader."""
+    before = rule.decide(Tally(votes))
+    after = rule.decide(Tally(votes).add(before.leader or 0))
+    assert after.log_evidence >= before.log_evidence
+    assert after.confidence >= before.confidence
+
+
+@rules
+@given(VOTES)
+def test_confidence_is_a_probability_and_kinds_mean_what_they_say(rule, votes):
+    """Confidence lies in [0, 1]; tied, empty and decided describe the tally they end."""
+    tally = Tally(votes)
+    decision = rule.decide(tally)
+    assert 0 <= decision.confidence <= 1
+    assert decision.stop == (decision.kind is not None)
+    assert decision.leader == tally.leader
+    assert decision.stop or tally.total < rule.cap
+    assert not decision.stop or tally.total >= rule.floor
+    if decision.kind == "empty":
+        assert tally.parsed == 0
+    if decision.kind == "tied":
+        assert tally.tied
+    if decision.kind in ("decided", "capped"):
+        assert tally.leader_votes > tally.runner_up_votes
+
+
+@rules
+@given(VOTES)
+def test_an_unparsed_vote_never_wins(rule, votes):
+    """Unparsed votes change neither leader nor evidence, however many there are."""
+    parsed = Tally(tuple(vote for vote in votes if vote != UNPARSED))
+    flooded = Tally((*votes, *[UNPARSED] * 20))
+    assert rule.decide(flooded).leader == rule.decide(parsed).leader
+    assert rule.decide(flooded).log_evidence == rule.decide(parsed).log_evidence
+    assert rule.decide(Tally((UNPARSED,) * rule.cap)).kind == "empty"
+
+
+def fewest_unanimous_votes(rule, tally):
+    for more in range(1, rule.cap + 1):
+        for vote in range(UNPARSED, 6):
+            if rule.decide(Tally((*tally.votes, *[vote] * more))).stop:
+                return more
+    raise AssertionError("no number of votes ends the test")
+
+
+@rules
+def test_look_ahead_is_exact_on_every_small_tally(rule):
+    """No shorter run of equal votes ends the test, whatever the class, and one that long does."""
+    for length in range(5):
+        for votes in product(range(UNPARSED, 3), repeat=length):
+            tally = Tally(votes)
+            if rule.decide(tally).stop:
+                assert rule.look_ahead(tally) == 0
+            else:
+                assert rule.look_ahead(tally) == fewest_unanimous_votes(rule, tally)
+
+
+@rules
+@given(VOTES)
+def test_look_ahead_is_exact_on_longer_tallies(rule, votes):
+    """The same by brute force on tallies drawn at random."""
+    tally = Tally(votes)
+    expected = 0 if rule.decide(tally).stop else fewest_unanimous_votes(rule, tally)
+    assert rule.look_ahead(tally) == expected
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [FixedRule(5), OptpoRule(floor=5, cap=5), OptpoRule(floor=5, cap=5, statistic="posterior")],
+)
+def test_the_cap_says_how_the_vote_stands(rule):
+    """At the cap a vote is decided, capped (for a test that is unsure), tied or empty."""
+    assert rule.decide(Tally((0,) * 5)).kind == "decided"
+    unsure = "decided" if isinstance(rule, FixedRule) else "capped"
+    assert rule.decide(Tally((0, 0, 0, 1, 1))).kind == unsure
+    assert rule.decide(Tally((0, 0, 1, 1, UNPARSED))).kind == "tied"
+    assert rule.decide(Tally((UNPARSED,) * 5)).kind == "empty"
+    assert not rule.decide(Tally((0,) * 4)).stop
