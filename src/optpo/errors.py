@@ -44,7 +44,7 @@ class EngineError(OptpoError, RuntimeError):
     """An engine that failed to sample."""
 
 
-class RunStopped(OptpoError):
+class RunStoppedError(OptpoError):
     """A run that was asked to stop, and did so after saving its step; `optpo resume` goes on."""
 
     exit_code = 130

@@ -131,7 +131,7 @@ def test_an_answer_is_compared_with_the_known_one(verifier):
 
 def test_a_missing_embedded_model_is_a_model_error(monkeypatch, tmp_path):
     """An installation without the model says so."""
-    monkeypatch.setattr("optpo.data.embedded.files", lambda package: tmp_path)
+    monkeypatch.setattr("optpo.data.embedded_model.files", lambda package: tmp_path)
     with pytest.raises(ModelError, match="missing"):
         embedded_model_path()
     (tmp_path / "embedded" / "model").mkdir(parents=True)

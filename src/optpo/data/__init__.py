@@ -2,7 +2,7 @@
 
 from optpo.data.answers import AnswerSettings
 from optpo.data.classes import AnswerClasses, same_answer
-from optpo.data.embedded import embedded_model_path
+from optpo.data.embedded_model import embedded_model_path
 from optpo.data.mathematics import MathVerifier
 from optpo.data.questions import ChatMessage, Question, load_questions
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from optpo.batch import RolloutBatch, pack
 from optpo.data import Question, load_questions
-from optpo.errors import RunStopped
+from optpo.errors import RunStoppedError
 from optpo.sampling.scheduler import Ballot
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.evaluation import Voter, accuracy, verdict_of
@@ -41,7 +41,7 @@ def adapt(
     """Run, or go on with, the run in `directory`; returns its summary.
 
     The adapted model is left in `final/`. Same settings, same weights, however often the run was
-    stopped or killed on the way. Raises RunStopped after an interrupt, when the step is saved.
+    stopped or killed on the way. Raises RunStoppedError after an interrupt, when the step is saved.
     """
     with ExitStack() as stack:
         run = _Run(settings, directory, view, trackers, stack)
@@ -324,7 +324,7 @@ class _Run:
     def _stop_if_asked(self) -> None:
         if self.stop_asked():
             path = self.directory.path
-            raise RunStopped(
+            raise RunStoppedError(
                 f"stopped after step {self.step}, which is saved; go on by `optpo resume {path}`"
             )
 

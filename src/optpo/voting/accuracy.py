@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from fractions import Fraction
-from itertools import zip_longest
 
 from optpo.errors import DataError
 from optpo.voting.tally import UNPARSED
@@ -98,30 +97,33 @@ def majority_at_k(votes: Sequence[int], right: Collection[int], k: int) -> float
 def _ways_below(rivals: Sequence[int], lead: int, most: int) -> list[list[int]]:
     """In how many ways rivals draw votes, `lead` at most each: [rivals that tie][votes drawn].
 
-    The coefficients of a product of polynomials, one a rival, in exact whole numbers.
+    The coefficients of a product of polynomials, one a rival, in exact whole numbers; draws of more
+    than `most` votes are left out.
     """
-    ways = [[1]]
+    ways = [[1] + [0] * most]
     for count in rivals:
-        below = [math.comb(count, drawn) for drawn in range(min(lead, most + 1))]
+        below = [math.comb(count, drawn) for drawn in range(lead)]
         tie = [0] * lead + [math.comb(count, lead)]
-        without = [_product(row, below, most) for row in ways]
-        with_tie = [[0], *(_product(row, tie, most) for row in ways)]
+        nothing = [0] * (most + 1)
+        without = [*(_product(row, below) for row in ways), nothing]
+        with_tie = [nothing, *(_product(row, tie) for row in ways)]
         ways = [
-            [a + b for a, b in zip_longest(one, other, fillvalue=0)]
-            for one, other in zip_longest(without, with_tie, fillvalue=[])
+            [a + b for a, b in zip(*rows, strict=True)]
+            for rows in zip(without, with_tie, strict=True)
         ]
-        if not any(ways[-1]):
+        while not any(ways[-1]):
             ways.pop()
     return ways
 
 
-def _product(one: Sequence[int], other: Sequence[int], most: int) -> list[int]:
-    result = [0] * min(len(one) + len(other) - 1, most + 1)
-    for i, a in enumerate(one):
+def _product(row: Sequence[int], factor: Sequence[int]) -> list[int]:
+    """The product of two polynomials, up to the degree of the first."""
+    product = [0] * len(row)
+    for i, a in enumerate(row):
         if a:
-            for j, b in enumerate(other[: most + 1 - i]):
-                result[i + j] += a * b
-    return result
+            for j, b in enumerate(factor[: len(row) - i]):
+                product[i + j] += a * b
+    return product
 
 
 def _check_k(samples: int, k: int) -> None:

@@ -1,0 +1,185 @@
+"""Recipes by name, and the settings that a recipe, files and assignments add up to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optpo.errors import SettingsError
+from optpo.recipes.layers import merge, nested, overlay
+from optpo.recipes.nearest import did_you_mean
+from optpo.recipes.reading import parse_assignment, read_mapping
+
+if TYPE_CHECKING:
+    from optpo.training.settings import RunSettings
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One part a stage with its settings, and what that amounts to.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: one line.
+        paper: where it comes from.
+        description: what it does, in plain words.
+        settings: what differs from the defaults of `RunSettings`.
+    """
+
+    name: str
+    title: str
+    paper: str
+    description: str
+    settings: dict[str, Any]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the library."""
+    shipped = Path(str(files("optpo.recipes")))
+    return sorted(file.stem for file in shipped.rglob("*.yaml"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read a recipe: one that comes with the library, or a file of the user's own.
+
+    Needs no torch; the settings are checked when they are built.
+
+    Raises:
+        SettingsError: there is none of that name, or it is no recipe.
+    """
+    if name in recipe_names():
+        (file,) = Path(str(files("optpo.recipes"))).rglob(f"{name}.yaml")
+    else:
+        file = Path(name).expanduser()
+        if file.suffix not in _SUFFIXES:
+            raise SettingsError(
+                [
+                    f"there is no recipe {name!r}{did_you_mean(name, recipe_names()) or '.'} "
+                    f"There are: {', '.join(recipe_names())}; or name a recipe's .yaml file"
+                ]
+            )
+    return _recipe(read_mapping(file), file)
+
+
+def build_settings(
+    recipe_name: str,
+    config_files: Sequence[Path] = (),
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+) -> "RunSettings":
+    """Add up settings: the recipe, then each file, then all assignments and flags.
+
+    Args:
+        recipe_name: a recipe's name, or its file.
+        config_files: YAML files of settings, or of recipes.
+        assignments: `a.b=value` each, the value read as YAML.
+        flags: values by dotted key, as flags of the command line give them.
+
+    The embedded unseen questions belong to the embedded model and questions: where another model or
+    other questions are named and no unseen ones, there are none.
+
+    Raises:
+        SettingsError: everything that is wrong in any of them, together.
+    """
+    problems: list[str] = []
+    layers: list[Mapping[str, Any]] = []
+    assigned: list[tuple[tuple[str, ...], Any]] = []
+    with _collected(problems):
+        recipe = read_recipe(recipe_name)
+        layers += [{"recipe": recipe.name}, recipe.settings]
+    for file in config_files:
+        with _collected(problems):
+            layers.append(_config(file))
+    for assignment in assignments:
+        with _collected(problems):
+            assigned.append(parse_assignment(assignment))
+    for key, value in (flags or {}).items():
+        path = tuple(key.split("."))
+        if path in dict(assigned):
+            problems.append(f"{key} is given twice: by its flag and by --set")
+        assigned.append((path, value))
+    # One layer, so that a part and its settings may be assigned in any order.
+    layers.append(_joined(assigned))
+    with _collected(problems):
+        settings = settings_from_mapping(_with_own_questions(merge(layers)))
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def settings_to_mapping(settings: "RunSettings") -> dict[str, Any]:
+    """All settings as plain YAML types, each stage with the name of its `part`.
+
+    Raises:
+        SettingsError: a stage is filled by a part that has no name.
+    """
+    from optpo.recipes.structure import to_mapping
+
+    return to_mapping(settings)
+
+
+def settings_from_mapping(mapping: Mapping[str, Any]) -> "RunSettings":
+    """The settings that `settings_to_mapping` wrote, exactly.
+
+    Raises:
+        SettingsError: unknown keys, wrong types and values out of range, all of them together.
+    """
+    from optpo.recipes.structure import from_mapping
+
+    return from_mapping(mapping)
+
+
+@contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        problems.extend(error.problems)
+
+
+def _with_own_questions(mapping: dict[str, Any]) -> dict[str, Any]:
+    from optpo.data.questions import EMBEDDED
+
+    sections = (mapping.get("model"), mapping.get("data"))
+    model, data = (section if isinstance(section, dict) else {} for section in sections)
+    own = model.get("name") is not None or data.get("questions", EMBEDDED[0]) not in EMBEDDED
+    return overlay({"data": {"unseen": None}}, mapping) if own else mapping
+
+
+def _joined(assigned: Sequence[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for path, value in assigned:
+        joined = overlay(joined, nested(path, value))
+    return joined
+
+
+def _config(file: Path) -> Mapping[str, Any]:
+    value = read_mapping(file)
+    return _recipe(value, file).settings if "settings" in value else value
+
+
+def _recipe(value: Mapping[str, Any], file: Path) -> Recipe:
+    """Check the frame of a recipe; what it leaves out but its settings is empty."""
+    names = ("name", "title", "paper", "description", "settings")
+    problems = [
+        f"{file}: {key} is no key of a recipe{did_you_mean(key, names) or '.'} "
+        f"There are: {', '.join(names)}"
+        for key in value
+        if key not in names
+    ]
+    settings = value.get("settings")
+    if "settings" not in value or not isinstance(settings, dict | None):
+        problems.append(f"{file}: a recipe must have a section settings")
+    texts = {"name": file.stem, "title": "", "paper": "", "description": ""}
+    for key in texts:
+        given = value.get(key, texts[key])
+        if not isinstance(given, str):
+            problems.append(f"{file}: {key} is {given!r}; it must be text")
+        texts[key] = " ".join(str(given).split())
+    if problems:
+        raise SettingsError(problems)
+    return Recipe(**texts, settings=dict(settings or {}))

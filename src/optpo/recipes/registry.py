@@ -1,0 +1,110 @@
+"""The parts a stage can be filled by, and the names that recipes call them."""
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pkgutil import resolve_name
+from types import MappingProxyType
+from typing import Any
+
+from optpo.errors import SettingsError
+from optpo.recipes.nearest import did_you_mean
+
+ENTRY_POINT_GROUP = "optpo.parts"
+"""Where other packages name parts of theirs; its name is `stage.part`, as `select.decided`."""
+
+_SHIPPED = {
+    "prompts": {"uniform": "optpo.training.settings:UniformPrompts"},
+    "allocate": {
+        "optpo": "optpo.voting.optpo:OptpoRule",
+        "fixed": "optpo.voting.fixed:FixedRule",
+    },
+    "reward": {"majority": "optpo.rewards.majority:MajorityReward"},
+    "select": {
+        "decided": "optpo.selection.decided:DecidedSelection",
+        "agreeing": "optpo.selection.decided:AgreeingSelection",
+    },
+    "advantage": {
+        "group": "optpo.advantages.group:GroupAdvantage",
+        "gae": "optpo.advantages.gae:GaeAdvantage",
+    },
+    "objective": {
+        "clipped": "optpo.objectives.clipped:ClippedObjective",
+        "supervised": "optpo.objectives.supervised:SupervisedObjective",
+    },
+}
+"""Where each part lives, so that naming it loads nothing; the first of a stage is its default."""
+
+STAGES = tuple(_SHIPPED)
+"""The stages that are filled by a part, in the order of a step."""
+
+
+@cache
+def parts() -> Mapping[str, Mapping[str, str]]:
+    """Every stage's parts by name, each as `module:class`: those of optpo, then other packages'.
+
+    Raises:
+        SettingsError: another package names a stage that does not exist, or a part that does.
+    """
+    found = {stage: dict(named) for stage, named in _SHIPPED.items()}
+    problems = []
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        stage, _, name = entry.name.partition(".")
+        who = f"the entry point {entry.name!r} ({entry.value})"
+        if stage not in found or not name:
+            problems.append(
+                f"{who} must be called stage.part, with a stage out of {', '.join(STAGES)}"
+                f"{did_you_mean(stage, STAGES)}"
+            )
+        elif name in found[stage]:
+            problems.append(f"{who} takes the name of {found[stage][name]}; give it another")
+        else:
+            found[stage][name] = entry.value
+    if problems:
+        raise SettingsError(problems)
+    return MappingProxyType({stage: MappingProxyType(named) for stage, named in found.items()})
+
+
+def default_part(stage: str) -> str:
+    """The name of the part that fills a stage where nothing is said."""
+    return next(iter(_SHIPPED[stage]))
+
+
+def part_class(stage: str, name: str) -> type[Any]:
+    """The dataclass of a part's settings; loads what it needs.
+
+    Raises:
+        SettingsError: the stage has no such part, or another package's cannot be loaded.
+    """
+    named = parts()[stage]
+    if name not in named:
+        raise SettingsError(
+            [f"part is {name!r}; it must be one of {', '.join(named)}{did_you_mean(name, named)}"]
+        )
+    try:
+        part = resolve_name(named[name])
+    except (ImportError, AttributeError) as error:
+        if name in _SHIPPED[stage]:
+            raise
+        raise SettingsError([f"part {name!r} ({named[name]}) cannot be loaded: {error}"]) from error
+    if not (isinstance(part, type) and is_dataclass(part)):
+        raise SettingsError([f"part {name!r} ({named[name]}) is no dataclass of settings"])
+    return part
+
+
+def part_name(stage: str, part: object) -> str:
+    """The name of the part that these settings belong to.
+
+    Raises:
+        SettingsError: they belong to none.
+    """
+    for name in parts()[stage]:
+        if part_class(stage, name) is type(part):
+            return name
+    raise SettingsError(
+        [
+            f"{stage} is filled by {type(part).__qualname__}, which has no name; name it by an "
+            f"entry point {stage}.NAME in the group {ENTRY_POINT_GROUP}"
+        ]
+    )
