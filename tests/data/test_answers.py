@@ -213,6 +213,7 @@ def test_choice_compares_letters():
 @given(text=ANYTHING)
 @example(text="10^{10^{10}}")
 @example(text="1e999999999")
+@example(text="1e9999")
 @example(text="1e-99999/1e99999")
 @example(text="9" * 5000)
 @example(text="1" * 399 + "/" + "0." + "0" * 300 + "1")

@@ -30,7 +30,9 @@ def verifier():
         ("(1,2)", "(2,1)", False),
         ("50%", "50", False),
         (r"50\%", "0.5", False),
-        ("dog", "god", False),
+        ("cat", "act", False),
+        ("no", "on", False),
+        ("2xy", "2yx", True),
         (r"\sin(x)", r"\cos(x)", False),
     ],
 )
@@ -79,6 +81,26 @@ def test_comparisons_work_from_other_threads():
         for thread in threads:
             thread.join()
     assert found == {0: None, **dict.fromkeys(range(1, 8), True)}
+
+
+def test_the_limit_is_on_processor_time(monkeypatch):
+    """A burning answer ends by its own processor time, even if the clock allows for hours."""
+    monkeypatch.setattr("optpo.data.mathematics._CLOCK_FACTOR", 1e4)
+    with MathVerifier(seconds=0.5) as verifier:
+        assert verifier.equal("5", BURNING) is None
+
+
+def test_a_worker_that_stands_still_is_given_up(monkeypatch):
+    """A process that uses no processor time is ended by the clock."""
+    before = set(workers())
+    with MathVerifier(seconds=1.0) as verifier:
+        assert verifier.equal("1/2", "0.5")
+        (worker,) = set(workers()) - before
+        worker.suspend()
+        with monkeypatch.context() as patch:
+            patch.setattr("optpo.data.mathematics._CLOCK_FACTOR", 0.3)
+            assert verifier.equal("1/4", "0.25") is None
+        assert verifier.equal("3/4", "0.75")
 
 
 def workers():

@@ -20,6 +20,7 @@ _SECONDS_TO_START = 120.0
 # this many times as long on the clock is the limit if that fails.
 _CLOCK_FACTOR = 10.0
 _FUNCTIONS = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|exp|max|min|pi")
+_WORD = re.compile(r"[A-Za-z]{3}|^[\s$]*[A-Za-z]{2}[\s$]*$")
 
 
 class MathVerifier:
@@ -30,8 +31,8 @@ class MathVerifier:
     bring no torch and are killed and replaced when an answer takes too long. (They are started as
     plain subprocesses: `multiprocessing` would run the caller's main script in them again.)
 
-    Answers that are words ("dog") are never mathematics here, because math-verify reads a product
-    of letters and finds "dog" equal to "god". A percentage equals percentages only.
+    Answers that are words ("cat") are never mathematics here, because math-verify reads a product
+    of letters and finds "cat" equal to "act". A percentage equals percentages only.
 
     Args:
         workers: worker processes, 1 or more, started when needed.
@@ -172,4 +173,4 @@ def _is_percentage(answer: str) -> bool:
 def _is_words(answer: str) -> bool:
     if re.search(r"[0-9]", answer):
         return False
-    return re.search(r"[A-Za-z]{3}", _FUNCTIONS.sub(" ", answer)) is not None
+    return _WORD.search(_FUNCTIONS.sub(" ", answer)) is not None

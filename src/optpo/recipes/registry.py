@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any
@@ -47,6 +46,9 @@ def parts() -> Mapping[str, Mapping[str, str]]:
     Raises:
         SettingsError: another package names a stage that does not exist, or a part that does.
     """
+    # Takes longer to load than all else that reading a recipe needs.
+    from importlib.metadata import entry_points
+
     found = {stage: dict(named) for stage, named in _SHIPPED.items()}
     problems = []
     for entry in entry_points(group=ENTRY_POINT_GROUP):

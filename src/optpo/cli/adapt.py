@@ -1,0 +1,115 @@
+"""`optpo adapt`: test-time policy optimization without labels."""
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from optpo.cli.flags import AsSettingsSay, SettingsFlags
+from optpo.errors import DataError, ModelError, SettingsError
+
+if TYPE_CHECKING:
+    from optpo.training.run_directory import RunDirectory
+    from optpo.training.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Adapt(SettingsFlags):
+    """Adapt a model to questions without answers.
+
+    With no flags: the embedded model on the embedded questions.
+    """
+
+    unseen: Annotated[
+        str | None,
+        arg(metavar="FILE|none", help_behavior_hint="(default: embedded ones, else none)"),
+    ] = None
+    """Questions that are only watched, to see what carries over."""
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/RECIPE-DATE-TIME)")
+    ] = None
+    """The run's folder: new or empty."""
+    steps: Annotated[int | None, AsSettingsSay, arg(metavar="N")] = None
+    """Training steps."""
+    audit: Annotated[float | None, AsSettingsSay, arg(metavar="SHARE")] = None
+    """Share of questions whose vote is taken on to the cap, to check the verdict."""
+    tracker: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="NAME ...", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """Also send metrics to tensorboard, wandb or trackio."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+    def run(self) -> None:
+        """Adapt, in a run directory of its own."""
+        flags: dict[str, object] = {"steps": self.steps, "audit": self.audit}
+        flags = {name: value for name, value in flags.items() if value is not None}
+        if self.unseen is not None:
+            flags["data.unseen"] = None if self.unseen.lower() == "none" else self.unseen
+        if names := [name for names in self.tracker for name in names]:
+            flags["trackers"] = names
+        settings = self.settings(flags)
+        from optpo.recipes.load import settings_to_mapping
+        from optpo.training.run_directory import RunDirectory
+
+        directory = RunDirectory.create(
+            self.out or _default_directory(settings.recipe), settings_to_mapping(settings)
+        )
+        try:
+            run(settings, directory, as_json=self.json)
+        except (DataError, ModelError, SettingsError):
+            # The inputs were wrong and nothing was done: leave no run behind that never began.
+            _remove_unbegun(directory.path)
+            raise
+
+
+def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) -> None:
+    """Run, or go on with, what is in the directory; write the report and print the summary."""
+    from optpo.recipes.load import settings_to_mapping
+    from optpo.reporting.html import write_report
+    from optpo.reporting.terminal import open_view, summary_lines
+    from optpo.reporting.trackers import open_trackers
+    from optpo.training.loop import adapt
+
+    report = directory.path / "report.html"
+    try:
+        with ExitStack() as stack:
+            stack.callback(directory.close)
+            trackers = open_trackers(
+                settings.trackers, directory.path, settings_to_mapping(settings)
+            )
+            for tracker in trackers:
+                stack.callback(tracker.close)
+            view = stack.enter_context(open_view(sys.stderr))
+            summary = adapt(settings, directory, view, trackers)
+            write_report([directory.path], report)
+    except OSError as error:
+        error.filename = error.filename or str(directory.path)
+        raise
+    if as_json:
+        print(json.dumps({"directory": str(directory.path), **summary}, indent=2))
+        return
+    for line in summary_lines(summary):
+        print(line)
+    print(f"{'adapted model:':<30}{directory.path / 'final'}")
+    print(f"{'report:':<30}{report}")
+
+
+def _default_directory(recipe: str) -> Path:
+    return Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _remove_unbegun(path: Path) -> None:
+    from optpo.training.run_directory import CONFIG, LOCK
+
+    if {entry.name for entry in path.iterdir()} <= {CONFIG, LOCK}:
+        for name in (CONFIG, LOCK):
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()

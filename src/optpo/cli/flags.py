@@ -1,0 +1,101 @@
+"""The flags of every verb that asks a model: which recipe, model, questions and settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from optpo.errors import OptpoError
+
+if TYPE_CHECKING:
+    from optpo.training.settings import RunSettings
+
+EMBEDDED_SETS = ("adapt", "unseen")
+
+AsSettingsSay = arg(help_behavior_hint="(default: as the settings say)")
+
+
+@dataclass(frozen=True)
+class SettingsFlags:
+    """Settings come from the recipe, then --config, then --set and the other flags."""
+
+    recipe: Annotated[str, arg(metavar="NAME|FILE")] = "optpo"
+    """A recipe that `optpo recipes` lists, or a .yaml file of your own."""
+    model: Annotated[
+        str | None, arg(metavar="PATH", help_behavior_hint="(default: the embedded model)")
+    ] = None
+    """The model: a folder, a .gguf file, or a name on the hub."""
+    data: Annotated[
+        str | None, arg(metavar="FILE", help_behavior_hint="(default: the embedded questions)")
+    ] = None
+    """The questions: .jsonl, .parquet, a dataset's name, or the embedded sets adapt and unseen."""
+    seed: Annotated[int | None, AsSettingsSay, arg(metavar="N")] = None
+    """Same seed, same results."""
+    config: Annotated[
+        tuple[tuple[Path, ...], ...],
+        UseAppendAction,
+        arg(metavar="FILE ...", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """YAML files of settings, later ones over earlier ones."""
+    assignments: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(name="set", metavar="A.B=VALUE ...", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """Single settings, as update.learning_rate=1e-5; `optpo recipes NAME` lists them."""
+
+    def settings(self, flags: Mapping[str, object] | None = None) -> "RunSettings":
+        """Add everything up; `flags` are further settings by dotted key.
+
+        Raises:
+            MissingExtraError: torch or transformers is missing.
+            SettingsError: everything that is wrong in the settings.
+        """
+        require_training()
+        from optpo.recipes.load import build_settings
+
+        own = {
+            "model.name": _full_path(self.model),
+            "data.questions": _full_path(self.data),
+            "seed": self.seed,
+        }
+        given = {key: value for key, value in own.items() if value is not None}
+        return build_settings(
+            self.recipe,
+            [file for files in self.config for file in files],
+            [assignment for several in self.assignments for assignment in several],
+            {**given, **(flags or {})},
+        )
+
+
+class MissingExtraError(OptpoError, ImportError):
+    """A verb needs packages that `pip install optpo` alone does not bring."""
+
+    exit_code = 2
+
+
+def require_training() -> None:
+    """Make sure that models can be run, without loading anything.
+
+    Raises:
+        MissingExtraError: they cannot; says what to install.
+    """
+    if missing := missing_packages():
+        raise MissingExtraError(
+            f"this needs {' and '.join(missing)}, missing here: pip install 'optpo[train]'"
+        )
+
+
+def missing_packages() -> list[str]:
+    """The packages of the training extra that are missing."""
+    return [name for name in ("torch", "transformers") if find_spec(name) is None]
+
+
+def _full_path(name: str | None) -> str | None:
+    """A file's full path, so that a run can be resumed from anywhere; other names as they are."""
+    if name is None or name in EMBEDDED_SETS or not Path(name).expanduser().exists():
+        return name
+    return str(Path(name).expanduser().resolve())

@@ -1,0 +1,43 @@
+"""JSON lines as they come: to standard output, or appended to a file."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optpo.errors import SettingsError
+
+WriteLine = Callable[[Mapping[str, Any]], None]
+
+
+@contextmanager
+def open_lines(name: str | None, flag: str) -> Iterator[WriteLine]:
+    """Yield a function that writes one line at once; "-" is standard output, None is nowhere.
+
+    Raises:
+        SettingsError: the file holds something already, or cannot be made; names the flag.
+    """
+    if name is None:
+        yield lambda row: None
+        return
+    if name == "-":
+        yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
+        return
+    path = Path(name).expanduser()
+    if path.is_file() and path.stat().st_size:
+        raise SettingsError([f"{flag} {path} exists already; name another file, or remove it"])
+    try:
+        stream = path.open("ab", buffering=0)
+    except OSError as error:
+        raise SettingsError([f"{flag} {path}: {error.strerror}"]) from error
+
+    def write(row: Mapping[str, Any]) -> None:
+        try:
+            stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+    with stream:
+        yield write

@@ -1,0 +1,101 @@
+"""`optpo VERB`: choose the verb, and turn errors into one clean message and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Union
+
+import tyro
+from tyro.conf import subcommand
+
+from optpo.cli.adapt import Adapt
+from optpo.cli.evaluate import Evaluate
+from optpo.cli.recipes import Recipes
+from optpo.cli.report import Report
+from optpo.cli.resume import Resume
+from optpo.cli.vote import Vote
+from optpo.errors import OptpoError
+
+_DESCRIPTION = """Test-time policy optimization of language models: sample rollouts for questions
+without answers, let their answers vote, stop each question as soon as the vote is sure, and train
+on the rollouts kept. `optpo VERB --help` says more; `optpo --version` prints the version."""
+
+# The union must be made at run time, and of types that tyro can read its help from.
+_VERBS = Union[  # noqa: UP007
+    Annotated[Adapt, subcommand("adapt")],
+    Annotated[Vote, subcommand("vote")],
+    Annotated[Evaluate, subcommand("evaluate")],
+    Annotated[Recipes, subcommand("recipes")],
+    Annotated[Report, subcommand("report")],
+    Annotated[Resume, subcommand("resume")],
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code.
+
+    0: done. 1: the run failed. 2: the call or its inputs were wrong. 130: interrupted. Results go
+    to standard output or a file, everything else to standard error.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _run(arguments)
+        # Here, and not at exit, where a full disk could no longer be reported.
+        sys.stdout.flush()
+    except OptpoError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return 1
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if list(arguments) == ["--version"]:
+        print(f"optpo {_version()}")
+        return 0
+    try:
+        verb = tyro.cli(
+            _VERBS,
+            prog="optpo",
+            description=" ".join(_DESCRIPTION.split()),
+            args=arguments,
+            config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
+        )
+    except SystemExit as stop:  # help was shown (0), or the call is wrong and was explained (2)
+        return stop.code if isinstance(stop.code, int) else 2
+    verb.run()
+    return 0
+
+
+def _version() -> str:
+    # Takes longer to load than all else that `optpo recipes` needs.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("optpo")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _output_is_closed() -> bool:
+    """Whether the reader of standard output has gone, as `head` does; then nobody is to be told."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit, and must not complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"optpo: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""`optpo vote`: adaptive majority voting without training."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+from optpo.cli.flags import SettingsFlags
+from optpo.cli.lines import open_lines
+
+if TYPE_CHECKING:
+    from optpo.data import Question
+    from optpo.sampling.scheduler import Ballot
+    from optpo.training.evaluation import Voter
+
+
+@dataclass(frozen=True)
+class Vote(SettingsFlags):
+    """Answer questions by adaptive majority vote, without training.
+
+    One verdict a line as JSON, written as soon as it is reached.
+    """
+
+    out: Annotated[str, arg(metavar="FILE|-")] = "-"
+    """Where the verdicts go; - is standard output."""
+    rollouts: Annotated[
+        str | None, arg(metavar="FILE", help_behavior_hint="(default: not written)")
+    ] = None
+    """Also write every rollout counted, one a line as JSON."""
+    json: bool = False
+    """Print the summary as JSON (with --out FILE; verdicts are JSON anyway)."""
+
+    def run(self) -> None:
+        """Vote, and say how it went."""
+        settings = self.settings()
+        from optpo.data import load_questions
+        from optpo.reporting.terminal import open_view
+        from optpo.training.evaluation import Voter, verdict_of
+        from optpo.training.loading import load_policy
+        from optpo.training.questions import prompt_tokens
+
+        questions = load_questions(settings.data.questions, settings.data.limit)
+        with ExitStack() as stack:
+            write_verdict = stack.enter_context(open_lines(self.out, "--out"))
+            write_rollout = stack.enter_context(open_lines(self.rollouts, "--rollouts"))
+            policy = load_policy(settings.model, settings.sample.temperature)
+            prompts = prompt_tokens(
+                policy, questions, settings.model, settings.data, settings.sample.max_new_tokens
+            )
+            voter = stack.enter_context(Voter(policy, settings.sample, settings.data.answers))
+            view = stack.enter_context(open_view(sys.stderr))
+
+            def finished(ballot: "Ballot") -> None:
+                write_verdict(verdict_of(ballot).to_json())
+                for rollout in ballot.rollouts:
+                    write_rollout(
+                        {
+                            "prompt_id": rollout.prompt_id,
+                            "index": rollout.index,
+                            "answer": rollout.answer,
+                            "finish": rollout.finish,
+                            "tokens": len(rollout.tokens),
+                            "text": rollout.text,
+                        }
+                    )
+
+            ballots = voter.ballots(prompts)
+            voter.vote(
+                ballots,
+                settings.allocate,
+                seed=settings.seed,
+                purpose="vote",
+                on_verdict=lambda done, total: view.progress("vote", done, total, "questions"),
+                on_ballot=finished,
+            )
+            summary = _summary(voter, ballots, questions, settings.allocate.cap)
+        stream = sys.stderr if self.out == "-" else sys.stdout
+        print(json.dumps(summary) if self.json else _in_words(summary), file=stream)
+
+
+def _summary(
+    voter: "Voter", ballots: "Sequence[Ballot]", questions: "Sequence[Question]", cap: int
+) -> dict[str, Any]:
+    gold = {question.id: question.gold for question in questions}
+    judged = [
+        voter.correct(ballot.label, known)
+        for ballot in ballots
+        if ballot.label is not None and (known := gold[ballot.prompt_id]) is not None
+    ]
+    rollouts = sum(ballot.tally.total for ballot in ballots)
+    return {
+        "questions": len(ballots),
+        "verdicts": dict(
+            Counter(str(ballot.decision.kind) for ballot in ballots if ballot.decision)
+        ),
+        "rollouts": rollouts,
+        "rollouts_at_cap": cap * len(ballots),
+        "tokens": sum(ballot.tokens for ballot in ballots),
+        "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
+        "label_accuracy": sum(judged) / len(judged) if judged else None,
+    }
+
+
+def _in_words(summary: Mapping[str, Any]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in summary["verdicts"].items())
+    accuracy = summary["label_accuracy"]
+    known = "" if accuracy is None else f"; {accuracy:.1%} of the labels that can be checked right"
+    return (
+        f"{summary['questions']} questions: {kinds}; {summary['rollouts']} rollouts "
+        f"(cap {summary['rollouts_at_cap']}), {summary['tokens']} tokens{known}"
+    )
