@@ -99,7 +99,7 @@ class RolloutBatch:
 def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutBatch:
     """Lay groups of rollouts end to end; `labels` holds the decided answer class a group, -1 none.
 
-    Raises ValueError for an empty group, or an empty completion.
+    Raises ValueError for an empty group, prompt or completion, or log-probs missing.
     """
     if len(groups) != len(labels):
         raise ValueError(f"{len(groups)} groups but {len(labels)} labels")
@@ -108,6 +108,14 @@ def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutB
         raise ValueError("a group without rollouts cannot be packed")
     if any(len(rollout.tokens) == 0 for rollout in rollouts):
         raise ValueError("a rollout without tokens cannot be packed")
+    if any(len(rollout.prompt_tokens) == 0 for rollout in rollouts):
+        raise ValueError("a rollout without a prompt cannot be packed: nothing predicts its begin")
+    for rollout in rollouts:
+        if len(rollout.logps) != len(rollout.tokens):
+            raise ValueError(
+                f"rollout {rollout.index} of {rollout.prompt_id!r} has "
+                f"{len(rollout.logps)} log-probs for {len(rollout.tokens)} tokens"
+            )
     spans = [len(rollout.prompt_tokens) + len(rollout.tokens) for rollout in rollouts]
     sizes = torch.tensor([len(group) for group in groups], dtype=torch.int64)
     return RolloutBatch(

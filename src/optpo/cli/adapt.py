@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import UseAppendAction, arg
 
 from optpo.cli.flags import AsSettingsSay, SettingsFlags
+from optpo.cli.output import show
 from optpo.errors import DataError, ModelError, SettingsError
 
 if TYPE_CHECKING:
@@ -94,12 +95,14 @@ def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) ->
         error.filename = error.filename or str(directory.path)
         raise
     if as_json:
-        print(json.dumps({"directory": str(directory.path), **summary}, indent=2))
+        show(json.dumps({"directory": str(directory.path), **summary}, indent=2))
         return
-    for line in summary_lines(summary):
-        print(line)
-    print(f"{'adapted model:':<30}{directory.path / 'final'}")
-    print(f"{'report:':<30}{report}")
+    lines = [
+        *summary_lines(summary),
+        f"{'adapted model:':<30}{directory.path / 'final'}",
+        f"{'report:':<30}{report}",
+    ]
+    show("\n".join(lines))
 
 
 def _default_directory(recipe: str) -> Path:

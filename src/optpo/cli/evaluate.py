@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from optpo.cli.flags import SettingsFlags
+from optpo.cli.output import show
 from optpo.errors import DataError, SettingsError
 
 _DEFAULT_K = (1, 4, 16, 64)
@@ -80,7 +81,7 @@ class Evaluate(SettingsFlags):
             "interval": "Wilson over questions, 95 %",
             **accuracies([ballot.tally.votes for ballot in ballots], right, chosen),
         }
-        print(json.dumps(result, indent=2) if self.json else _in_words(result))
+        show(json.dumps(result, indent=2) if self.json else _in_words(result))
 
     def _chosen_k(self) -> list[int]:
         if self.samples < 1:

@@ -13,8 +13,6 @@ from optpo.errors import OptpoError
 if TYPE_CHECKING:
     from optpo.training.settings import RunSettings
 
-EMBEDDED_SETS = ("adapt", "unseen")
-
 AsSettingsSay = arg(help_behavior_hint="(default: as the settings say)")
 
 
@@ -96,6 +94,8 @@ def missing_packages() -> list[str]:
 
 def _full_path(name: str | None) -> str | None:
     """A file's full path, so that a run can be resumed from anywhere; other names as they are."""
-    if name is None or name in EMBEDDED_SETS or not Path(name).expanduser().exists():
+    from optpo.data.questions import EMBEDDED
+
+    if name is None or name in EMBEDDED or not Path(name).expanduser().exists():
         return name
     return str(Path(name).expanduser().resolve())

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from optpo.cli.output import show
 from optpo.errors import SettingsError
 
 WriteLine = Callable[[Mapping[str, Any]], None]
@@ -22,7 +23,7 @@ def open_lines(name: str | None, flag: str) -> Iterator[WriteLine]:
         yield lambda row: None
         return
     if name == "-":
-        yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
+        yield lambda row: show(json.dumps(row, ensure_ascii=False))
         return
     path = Path(name).expanduser()
     if path.is_file() and path.stat().st_size:

@@ -10,6 +10,7 @@ from tyro.conf import subcommand
 
 from optpo.cli.adapt import Adapt
 from optpo.cli.evaluate import Evaluate
+from optpo.cli.output import OutputClosedError, show, show_aside
 from optpo.cli.recipes import Recipes
 from optpo.cli.report import Report
 from optpo.cli.resume import Resume
@@ -39,23 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = _run(arguments)
-        # Here, and not at exit, where a full disk could no longer be reported.
-        sys.stdout.flush()
+        return _run(arguments)
     except OptpoError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except OutputClosedError:
+        # Python flushes once more at exit, and must not complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _output_is_closed():
-            return 1
-        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
-    return code
+        reason = error.strerror or str(error)
+        return _fail(f"{error.filename}: {reason}" if error.filename else reason, 1)
 
 
 def _run(arguments: Sequence[str]) -> int:
     if list(arguments) == ["--version"]:
-        print(f"optpo {_version()}")
+        show(f"optpo {_version()}")
         return 0
     try:
         verb = tyro.cli(
@@ -66,6 +67,7 @@ def _run(arguments: Sequence[str]) -> int:
             config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
         )
     except SystemExit as stop:  # help was shown (0), or the call is wrong and was explained (2)
+        show("", end="")
         return stop.code if isinstance(stop.code, int) else 2
     verb.run()
     return 0
@@ -81,19 +83,8 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _output_is_closed() -> bool:
-    """Whether the reader of standard output has gone, as `head` does; then nobody is to be told."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at exit, and must not complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
-
-
 def _fail(message: str, code: int) -> int:
-    print(f"optpo: {message}", file=sys.stderr, flush=True)
+    show_aside(f"optpo: {message}")
     return code
 
 

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from optpo.cli.flags import missing_packages
+from optpo.cli.output import show, show_aside
 
 _WIDTH = 96
 
@@ -34,27 +34,27 @@ class Recipes:
         if self.name is None:
             recipes = [read_recipe(name) for name in recipe_names()]
             if self.json:
-                print(json.dumps([asdict(recipe) for recipe in recipes], indent=2))
+                show(json.dumps([asdict(recipe) for recipe in recipes], indent=2))
                 return
             for recipe in recipes:
-                print(f"{recipe.name:<12} {recipe.title}\n{'':<12} {recipe.paper}")
+                show(f"{recipe.name:<12} {recipe.title}\n{'':<12} {recipe.paper}")
+            show("\n`optpo recipes NAME` says what one does and lists its settings.")
             return
         recipe = read_recipe(self.name)
         resolved = None if missing_packages() else _resolved(self.name)
         if self.json:
-            print(json.dumps({**asdict(recipe), "resolved": resolved}, indent=2))
+            show(json.dumps({**asdict(recipe), "resolved": resolved}, indent=2))
             return
-        print(f"{recipe.name}: {recipe.title}\n{recipe.paper}\n")
-        print(textwrap.fill(recipe.description, _WIDTH), end="\n\n")
+        show(f"{recipe.name}: {recipe.title}\n{recipe.paper}\n")
+        show(textwrap.fill(recipe.description, _WIDTH), end="\n\n")
         if resolved is None:
             import yaml
 
-            print(yaml.safe_dump(recipe.settings, sort_keys=False), end="")
-            print("defaults and ranges need: pip install 'optpo[train]'", file=sys.stderr)
+            show(yaml.safe_dump(recipe.settings, sort_keys=False), end="")
+            show_aside("defaults and ranges need: pip install 'optpo[train]'")
             return
-        print("All settings; * where the recipe itself says so.\n")
-        for line in _explained(resolved, recipe.settings):
-            print(line)
+        show("All settings; * where the recipe itself says so.\n")
+        show("\n".join(_explained(resolved, recipe.settings)))
 
 
 def _resolved(name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from optpo.cli.output import show
 from optpo.errors import SettingsError
 
 
@@ -33,4 +34,4 @@ class Report:
         folder = self.directories[0] if alone else Path()
         out = self.out or folder / "report.html"
         write_report(self.directories, out)
-        print(out)
+        show(str(out))

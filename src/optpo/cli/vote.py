@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from optpo.cli.flags import SettingsFlags
 from optpo.cli.lines import open_lines
+from optpo.cli.output import show, show_aside
 
 if TYPE_CHECKING:
     from optpo.data import Question
@@ -79,8 +80,9 @@ class Vote(SettingsFlags):
                 on_ballot=finished,
             )
             summary = _summary(voter, ballots, questions, settings.allocate.cap)
-        stream = sys.stderr if self.out == "-" else sys.stdout
-        print(json.dumps(summary) if self.json else _in_words(summary), file=stream)
+        # Where standard output holds the verdicts, nothing else goes there.
+        tell = show_aside if self.out == "-" else show
+        tell(json.dumps(summary) if self.json else _in_words(summary))
 
 
 def _summary(

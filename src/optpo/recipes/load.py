@@ -105,7 +105,7 @@ def build_settings(
     # One layer, so that a part and its settings may be assigned in any order.
     layers.append(_joined(assigned))
     with _collected(problems):
-        settings = settings_from_mapping(_with_own_questions(merge(layers)))
+        settings = settings_from_mapping(_with_embedded(layers))
     if problems:
         raise SettingsError(problems)
     return settings
@@ -141,13 +141,20 @@ def _collected(problems: list[str]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def _with_own_questions(mapping: dict[str, Any]) -> dict[str, Any]:
+def _with_embedded(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All layers, over the settings that suit the embedded model where no other is named."""
     from optpo.data.questions import EMBEDDED
 
+    mapping = merge(layers)
     sections = (mapping.get("model"), mapping.get("data"))
     model, data = (section if isinstance(section, dict) else {} for section in sections)
-    own = model.get("name") is not None or data.get("questions", EMBEDDED[0]) not in EMBEDDED
-    return overlay({"data": {"unseen": None}}, mapping) if own else mapping
+    own_model = model.get("name") is not None
+    below: list[Mapping[str, Any]] = []
+    if not own_model:
+        below.append(read_mapping(Path(str(files("optpo.data"))) / "embedded" / "settings.yaml"))
+    if own_model or data.get("questions", EMBEDDED[0]) not in EMBEDDED:
+        below.append({"data": {"unseen": None}})
+    return merge([*below, *layers])
 
 
 def _joined(assigned: Sequence[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:

@@ -73,14 +73,14 @@ def default_part(stage: str) -> str:
     return next(iter(_SHIPPED[stage]))
 
 
-def part_class(stage: str, name: str) -> type[Any]:
+def part_class(stage: str, name: object) -> type[Any]:
     """The dataclass of a part's settings; loads what it needs.
 
     Raises:
         SettingsError: the stage has no such part, or another package's cannot be loaded.
     """
     named = parts()[stage]
-    if name not in named:
+    if not isinstance(name, str) or name not in named:
         raise SettingsError(
             [f"part is {name!r}; it must be one of {', '.join(named)}{did_you_mean(name, named)}"]
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from optpo.data import embedded_model_path
 from optpo.errors import ModelError
@@ -19,6 +20,8 @@ def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 
 
     Raises ModelError if the folder is missing, holds no weights, or holds only pickles.
     """
+    # Its bars would run through the run's own view.
+    transformers_logging.disable_progress_bar()
     name, keywords = _source(settings.name)
     device = _device(settings.device)
     precision = _precision(settings.precision, device)

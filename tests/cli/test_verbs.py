@@ -1,0 +1,258 @@
+"""The verbs in this process: what they refuse, and what they write where."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from optpo.cli import evaluate, recipes
+from optpo.cli.evaluate import accuracies
+from optpo.cli.main import main
+from optpo.errors import EngineError, RunStoppedError
+from optpo.training.settings import RunSettings
+
+SMALL = ["--set", "data.limit=3", "sample.max_new_tokens=32", "allocate.cap=12"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default paths are relative."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_settings_out_of_range_are_refused(capsys, tmp_path: Path) -> None:
+    """All wrong settings of a call come as one message, before anything is made: exit 2."""
+    call = ["adapt", "--set", "allocate.p0=1.5", "allocate.candidates=1", "--steps", "0"]
+    assert main([*call, "--set", "alocate.cap=3", "--config", "gone.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("optpo: gone.yaml cannot be read")
+    assert "\nallocate.p0 = 1.5: must be above" in err
+    assert "\nallocate.candidates = 1: must be a whole number, 2 or more" in err
+    assert "\nsteps is 0; it must be 1 or more" in err
+    assert "\nalocate is no setting; did you mean allocate?" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "gone.jsonl"], "no file gone.jsonl"),
+        (["--model", "./gone"], "there is no model folder gone"),
+        (["--tracker", "wandbb"], "unknown tracker 'wandbb'"),
+        (["--unseen", "gone.jsonl"], "no file gone.jsonl"),
+        (["--steps", "3", "--set", "steps=4"], "steps is given twice"),
+    ],
+)
+def test_wrong_inputs_leave_no_run_behind(capsys, tmp_path: Path, flags, said) -> None:
+    """A run that could not begin exits 2 and leaves nothing in its way."""
+    assert main(["adapt", "--out", "run", *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_not_touched(capsys, tmp_path: Path) -> None:
+    """`--out` of a folder with files in it is refused, and the files stay."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("x")
+    assert main(["adapt", "--out", "mine"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "config.yaml").read_text() == "x"
+
+
+@pytest.fixture
+def adapted_with(monkeypatch: pytest.MonkeyPatch):
+    """The settings that `optpo adapt FLAGS` would run with."""
+
+    def settings_of(*flags: str) -> RunSettings:
+        seen = []
+
+        def record(settings, directory, *, as_json) -> None:
+            directory.close()
+            seen.append((settings, directory.path))
+
+        monkeypatch.setattr("optpo.cli.adapt.run", record)
+        assert main(["adapt", *flags]) == 0
+        settings_of.directory = seen[0][1]
+        return seen[0][0]
+
+    return settings_of
+
+
+def test_flags_become_settings(adapted_with, tmp_path: Path) -> None:
+    """Every flag of adapt reaches the setting it stands for; lists may be given in any way."""
+    (tmp_path / "mine.jsonl").write_text("")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(f"data: {{template: '{name} {{prompt}}'}}")
+    settings = adapted_with(
+        *["--recipe", "ttrl", "--model", "some/name", "--data", "mine.jsonl", "--out", "run"],
+        *["--seed", "5", "--steps", "6", "--audit", "0.5", "--tracker", "wandb", "trackio"],
+        *["--config", "one.yaml", "two.yaml", "--set", "select.limit=7", "sample.top_k=8"],
+        *["--set", "guards.max_undecided=0.5", "--tracker", "tensorboard"],
+    )
+    assert (settings.recipe, settings.seed, settings.steps, settings.audit) == ("ttrl", 5, 6, 0.5)
+    # A full path, so that the run can be resumed from elsewhere.
+    assert settings.data.questions == str(tmp_path / "mine.jsonl")
+    assert (settings.model.name, settings.data.unseen) == ("some/name", None)
+    assert settings.data.template == "two {prompt}"
+    assert settings.trackers == ("wandb", "trackio", "tensorboard")
+    assert (settings.sample.top_k, settings.guards.max_undecided) == (8, 0.5)
+    assert adapted_with.directory == Path("run")
+
+
+def test_adapt_without_flags(adapted_with) -> None:
+    """The embedded model on the embedded questions, in a folder named for recipe and time."""
+    settings = adapted_with()
+    assert settings.recipe == "optpo"
+    assert (settings.model.name, settings.data.questions) == (None, "adapt")
+    assert settings.data.unseen == "unseen"
+    assert re.fullmatch(r"runs/optpo-\d{8}-\d{6}", adapted_with.directory.as_posix())
+
+
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_unseen_none(adapted_with, word: str) -> None:
+    """`--unseen none` watches no questions."""
+    assert adapted_with("--unseen", word).data.unseen is None
+
+
+def test_resume_reads_the_settings_back(adapted_with, monkeypatch, capsys) -> None:
+    """resume goes on with exactly the settings that adapt wrote, or says where they are wrong."""
+    settings = adapted_with("--recipe", "optpo-ppo", "--set", "update.learning_rate=1e-7")
+    seen = []
+    monkeypatch.setattr(
+        "optpo.cli.resume.run",
+        lambda settings, directory, *, as_json: seen.append((settings, directory.close())),
+    )
+    directory = adapted_with.directory
+    assert main(["resume", str(directory)]) == 0
+    assert seen[0][0] == settings
+    config = directory / "config.yaml"
+    config.write_text(config.read_text() + "stesp: 3\n")
+    assert main(["resume", str(directory)]) == 2
+    assert f"optpo: {config}: stesp is no setting; did you mean steps?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (EngineError("the engine went idle"), 1, "optpo: the engine went idle\n"),
+        (RunStoppedError("stopped after step 3"), 130, "optpo: stopped after step 3\n"),
+        (KeyboardInterrupt(), 130, "optpo: interrupted\n"),
+        (
+            OSError(28, "No space left on device", "/a/b"),
+            1,
+            "optpo: /a/b: No space left on device\n",
+        ),
+        (PermissionError(13, "Permission denied"), 1, "optpo: Permission denied\n"),
+    ],
+)
+def test_errors_become_one_message_and_a_code(capsys, monkeypatch, error, code, said) -> None:
+    """Each failure has its exit code, and a message without a traceback."""
+
+    def fail(verb: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipes.Recipes, "run", fail)
+    assert main(["recipes"]) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_disk_that_fills_during_a_run_names_the_run(capsys, monkeypatch, tmp_path: Path) -> None:
+    """A write that fails inside the run directory is told with the directory: exit 1."""
+
+    def fill(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("optpo.training.loop.adapt", fill)
+    assert main(["adapt", "--out", "run"]) == 1
+    assert capsys.readouterr().err == "optpo: run: No space left on device\n"
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["optpo", "optpo-ppo", "optpo-sft", "ttrl"])
+def test_a_recipe_is_explained(capsys, name: str) -> None:
+    """`recipes NAME` shows every setting with its value, marks the recipe's own, and explains."""
+    assert main(["recipes", name, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert main(["recipes", name]) == 0
+    out = capsys.readouterr().out
+    assert shown["paper"] in out
+    assert re.search(r"^    update\.epochs +1$", out, re.MULTILINE)
+    for section, values in shown["resolved"].items():
+        for key in values if isinstance(values, dict) else ():
+            assert f"{section}.{key}" in out
+    for section, values in shown["settings"].items():
+        for key in values if isinstance(values, dict) else ():
+            assert re.search(rf"^  \* {section}\.{key} ", out, re.MULTILINE)
+    assert "`pass_tokens` bounds the tokens of one forward pass" in out
+
+
+def test_ranges_of_a_rule_are_explained(capsys) -> None:
+    """What a docstring says of one setting stands under it."""
+    assert main(["recipes", "optpo"]) == 0
+    assert re.search(
+        r"allocate\.p0 +0\.5\n +probability in \(1/candidates, 1\)", capsys.readouterr().out
+    )
+
+
+def test_accuracies_of_hand_counted_votes() -> None:
+    """Two questions of four votes: mean, pass@2 and maj@4 by hand."""
+    # Right: 3 of 4 and 1 of 4. pass@2: 1 and 1 - C(3,2)/C(4,2) = 1/2. The majorities: right, wrong.
+    found = accuracies([[0, 0, 0, 1], [0, 1, 1, -1]], [{0}, {0}], [2, 4])
+    assert found["mean"]["value"] == 0.5
+    assert found["pass"]["2"]["value"] == 0.75
+    assert found["majority"]["4"]["value"] == 0.5
+    assert found["mean"]["low"] < 0.5 < found["mean"]["high"]
+
+
+@pytest.mark.parametrize("flags", [["--samples", "0"], ["--k", "1,99"], ["--k", "x"], ["--k", ""]])
+def test_evaluate_refuses_impossible_counts(capsys, flags: list[str]) -> None:
+    """A k beyond the samples is refused before the model is loaded."""
+    assert main(["evaluate", *flags]) == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_evaluate_needs_known_answers(capsys, tmp_path: Path) -> None:
+    """Without a gold answer there is nothing to measure: exit 2."""
+    (tmp_path / "q.jsonl").write_text('{"prompt": "1 + 1 ="}\n')
+    assert main(["evaluate", "--data", "q.jsonl"]) == 2
+    assert "has a known answer" in capsys.readouterr().err
+
+
+def test_evaluate_the_embedded_model(capsys) -> None:
+    """Accuracies as JSON on standard output, in words without --json, and the same each time."""
+    call = ["evaluate", *SMALL, "--samples", "4", "--k", "1,4"]
+    assert main([*call, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["questions"], found["samples"]) == (3, 4)
+    assert found["mean"]["value"] == pytest.approx(found["pass"]["1"]["value"])
+    assert found["pass"]["4"]["value"] >= found["pass"]["1"]["value"]
+    assert main(call) == 0
+    assert f"mean@4     {found['mean']['value']:7.2%}" in capsys.readouterr().out
+    assert list(found["majority"]) == ["1", "4"]
+    assert evaluate._DEFAULT_K[0] == 1
+
+
+def test_vote_writes_verdicts_and_rollouts(capsys, tmp_path: Path) -> None:
+    """One verdict a line in the file, as many rollouts as were counted, a summary on stdout."""
+    call = ["vote", *SMALL, "--out", "verdicts.jsonl", "--rollouts", "rollouts.jsonl"]
+    assert main([*call, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    text = (tmp_path / "verdicts.jsonl").read_text()
+    verdicts = [json.loads(line) for line in text.splitlines()]
+    rollouts = (tmp_path / "rollouts.jsonl").read_text().splitlines()
+    assert sorted(verdict["prompt_id"] for verdict in verdicts) == [
+        "adapt-000",
+        "adapt-001",
+        "adapt-002",
+    ]
+    assert sum(verdict["rollouts"] for verdict in verdicts) == len(rollouts) == summary["rollouts"]
+    assert sum(summary["verdicts"].values()) == 3
+    # The file is not written over, nor appended to.
+    assert main(call) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "verdicts.jsonl").read_text() == text
+    # On standard output the same lines, and nothing else.
+    assert main(["vote", *SMALL]) == 0
+    assert capsys.readouterr().out == text

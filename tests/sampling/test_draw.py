@@ -1,0 +1,204 @@
+"""Draws: the right distribution, from the rollout's own stream alone, and honest about ties."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from optpo.sampling.draw import allowed, draw_tokens, gumbel_noise
+from optpo.sampling.engine import SampleSettings
+
+DRAWS = 20_000
+streams = torch.arange(DRAWS) * 6364136223846793005 + 1442695040888963407
+
+
+def counts_of(tokens, vocabulary):
+    return np.bincount(tokens.numpy(), minlength=vocabulary)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_softmax(temperature):
+    """Over many streams the tokens are distributed as softmax(logits / temperature) (chi-square)."""
+    logits = torch.tensor([1.0, 0.2, -0.5, 2.0, 0.0, -3.0, 1.5])
+    settings = SampleSettings(temperature=temperature)
+    rows = logits.expand(DRAWS, -1)
+    draw = draw_tokens(rows, streams, torch.zeros(DRAWS, dtype=torch.int64), settings, 1e-4)
+    probabilities = (logits.double() / temperature).softmax(0)
+    expected = DRAWS * probabilities.numpy()
+    # A correct sampler falls below 1e-4 once in ten thousand seeds; this seed is fixed.
+    assert chisquare(counts_of(draw.tokens, 7), expected).pvalue > 1e-4
+    assert torch.allclose(draw.logps, probabilities.log()[draw.tokens].float(), atol=1e-6)
+
+
+def test_draws_along_one_stream_follow_the_softmax():
+    """The positions of a single rollout draw independently of each other (chi-square on pairs)."""
+    logits = torch.tensor([0.5, 0.0, -1.0])
+    positions = torch.arange(DRAWS)
+    stream = torch.full((DRAWS,), 12345)
+    draw = draw_tokens(logits.expand(DRAWS, -1), stream, positions, SampleSettings(), 1e-4)
+    probabilities = logits.double().softmax(0).numpy()
+    assert chisquare(counts_of(draw.tokens, 3), DRAWS * probabilities).pvalue > 1e-4
+    pairs = draw.tokens[0::2] * 3 + draw.tokens[1::2]
+    expected = DRAWS // 2 * np.outer(probabilities, probabilities).ravel()
+    assert chisquare(counts_of(pairs, 9), expected).pvalue > 1e-4
+
+
+def test_a_draw_is_a_function_of_stream_and_position():
+    """Neither the row's place in the batch nor its neighbours change a draw."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(40, 50, generator=generator)
+    positions = torch.arange(40) % 7
+    draw = draw_tokens(logits, streams[:40], positions, SampleSettings(), 1e-4)
+    order = torch.randperm(40, generator=generator)
+    shuffled = draw_tokens(
+        logits[order], streams[:40][order], positions[order], SampleSettings(), 1e-4
+    )
+    assert shuffled.tokens.equal(draw.tokens[order])
+    alone = [
+        draw_tokens(
+            logits[row : row + 1],
+            streams[row : row + 1],
+            positions[row : row + 1],
+            SampleSettings(),
+            1e-4,
+        )
+        for row in range(40)
+    ]
+    assert torch.cat([one.tokens for one in alone]).equal(draw.tokens)
+
+
+def test_streams_and_positions_matter():
+    """Another stream, another position, another noise: no two rows of noise are alike."""
+    first = gumbel_noise(torch.tensor([1, 1, 2]), torch.tensor([0, 1, 0]), 1000)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        correlation = np.corrcoef(first[one], first[other])[0, 1]
+        assert abs(correlation) < 0.15
+        assert not (first[one] == first[other]).any()
+
+
+@pytest.mark.parametrize("start", [0, -(2**63), 2**63 - 5])
+def test_noise_is_finite_and_gumbel(start):
+    """Noise is finite for any stream, with a Gumbel's mean (0.5772) and variance (pi^2 / 6)."""
+    noise = gumbel_noise(torch.tensor([start]), torch.tensor([511]), 200_000)
+    assert noise.isfinite().all()
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.015)
+    assert float(noise.var()) == pytest.approx(np.pi**2 / 6, rel=0.02)
+
+
+def test_the_extremes_of_the_hash_give_finite_noise(monkeypatch):
+    """All bits zero and all bits one, the ends of the uniform range, are still finite noise."""
+    for bits in (0, -1):
+        monkeypatch.setattr(
+            "optpo.sampling.draw._mix", lambda state, bits=bits: torch.full_like(state, bits)
+        )
+        assert gumbel_noise(torch.tensor([3]), torch.tensor([1]), 4).isfinite().all()
+
+
+logit_rows = st.lists(st.integers(-6, 6), min_size=1, max_size=9).map(
+    lambda row: torch.tensor(row, dtype=torch.float64)
+)
+
+
+def brute_force_support(logits, top_k, top_p, min_p):
+    """Tokens each truncation keeps; of equally likely tokens at an edge all stay."""
+    probabilities = logits.softmax(0).tolist()
+    kept = set()
+    for token, probability in enumerate(probabilities):
+        likelier = [other for other in probabilities if other > probability * (1 + 1e-12)]
+        inside = top_k == 0 or len(likelier) < top_k
+        inside &= sum(likelier) < top_p - 1e-12 or top_p == 1
+        inside &= probability >= min_p * max(probabilities) * (1 - 1e-12)
+        if inside or not likelier:
+            kept.add(token)
+    return kept
+
+
+@given(
+    logit_rows,
+    st.integers(0, 10),
+    st.sampled_from([0.05, 0.31, 0.5, 0.77, 0.93, 1.0]),
+    st.sampled_from([0.0, 0.01, 0.2, 0.9]),
+)
+def test_truncations_keep_the_tokens_they_define(logits, top_k, top_p, min_p):
+    """Top-k, top-p and min-p, alone and together, keep what a literal reading of them keeps."""
+    settings = SampleSettings(top_k=top_k, top_p=top_p, min_p=min_p)
+    kept = allowed(logits.log_softmax(0)[None], settings, 0.0)[0]
+    assert set(kept.nonzero()[:, 0].tolist()) == brute_force_support(logits, top_k, top_p, min_p)
+
+
+@pytest.mark.parametrize(
+    ("settings", "support"),
+    [
+        (SampleSettings(top_k=2), {0, 1}),
+        (SampleSettings(top_p=0.6), {0, 1}),
+        (SampleSettings(top_p=0.4), {0}),
+        (SampleSettings(min_p=0.25), {0, 1, 2}),
+        (SampleSettings(top_k=3, min_p=0.55), {0, 1}),
+    ],
+)
+def test_draws_stay_inside_the_truncation(settings, support):
+    """With probabilities .5, .3, .15, .05 draws take exactly the tokens kept, in their proportions;
+    log-probs stay those before truncation."""
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    rows = probabilities.log().expand(DRAWS, -1)
+    draw = draw_tokens(rows, streams, torch.ones(DRAWS, dtype=torch.int64), settings, 1e-4)
+    assert set(draw.tokens.tolist()) == support
+    inside = probabilities[sorted(support)].double()
+    expected = DRAWS * (inside / inside.sum()).numpy()
+    if len(support) > 1:
+        assert chisquare(counts_of(draw.tokens, len(support)), expected).pvalue > 1e-4
+    assert torch.allclose(draw.logps, probabilities.log()[draw.tokens], atol=1e-6)
+
+
+def test_temperature_zero_is_greedy():
+    """At temperature 0 the likeliest token is drawn whatever the stream, with its plain log-prob."""
+    logits = torch.randn(30, 20, generator=torch.Generator().manual_seed(3))
+    settings = SampleSettings(temperature=0, top_k=5)
+    draw = draw_tokens(logits, streams[:30], torch.arange(30), settings, 1e-4)
+    assert draw.tokens.equal(logits.argmax(-1))
+    assert torch.allclose(draw.logps, logits.log_softmax(-1).max(-1).values, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gap", "close"), [(0.0, True), (0.5e-4, True), (2e-4, False)])
+def test_a_draw_within_the_tolerance_says_so(gap, close):
+    """The flag is raised exactly when the second-best token is nearer than the tolerance."""
+    logits = torch.tensor([[1.0, 1.0 + gap, -4.0]], dtype=torch.float64)
+    settings = SampleSettings(temperature=0)
+    zero = torch.zeros(1, dtype=torch.int64)
+    assert draw_tokens(logits, zero, zero, settings, 1e-4).close.tolist() == [close]
+
+
+@pytest.mark.parametrize("temperature", [0, 0.01, 0.5, 1, 3])
+@pytest.mark.parametrize(
+    "truncation",
+    [
+        {},
+        {"top_k": 1},
+        {"top_k": 3},
+        {"top_p": 0.55},
+        {"top_p": 0.9},
+        {"min_p": 0.3},
+        {"top_k": 4, "top_p": 0.8, "min_p": 0.1},
+    ],
+)
+def test_rounding_never_flips_a_draw_that_is_not_close(temperature, truncation):
+    """Logits moved by rounding give the same token, or the draw was flagged on both sides: never a
+    flagless flip, and never a flag on one side with another token than the flagless side."""
+    generator = torch.Generator().manual_seed(7)
+    # Few distinct values make near-ties at every truncation edge common.
+    logits = torch.randint(0, 4, (DRAWS, 8), generator=generator).double()
+    rounding = 4e-6 * (torch.rand(2, *logits.shape, generator=generator).double() - 0.5)
+    settings = SampleSettings(temperature=temperature, **truncation)
+    positions = torch.zeros(DRAWS, dtype=torch.int64)
+    one, other = (
+        draw_tokens(logits + moved, streams, positions, settings, 1e-4) for moved in rounding
+    )
+    # A flagged draw is repeated on a third rounding of the logits.
+    third = draw_tokens(logits + rounding.sum(0) / 3, streams, positions, settings, 0.0)
+    settled_one = torch.where(one.close, third.tokens, one.tokens)
+    settled_other = torch.where(other.close, third.tokens, other.tokens)
+    assert settled_one.equal(settled_other)
+    if not truncation and temperature > 0:
+        assert one.close.float().mean() < 0.02
