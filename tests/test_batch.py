@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.batch import Rollout, pack, segment_mean, segment_std, segment_sum
+from optpo.batch import Rollout, pack, segment_mean, segment_spread, segment_std, segment_sum
 
 token = st.integers(0, 500)
 rollout = st.builds(
@@ -111,14 +111,18 @@ def test_reductions_equal_a_loop_over_groups(groups, unbiased):
     assert np.allclose(
         segment_std(values, segments, count, unbiased=unbiased), deviations, atol=1e-9
     )
+    assert segment_spread(values, segments, count).tolist() == [
+        max(group) - min(group) for group in groups
+    ]
 
 
 def test_segments_without_members_are_zero():
-    """An empty segment has sum, mean and deviation 0, never a division by zero."""
+    """An empty segment has sum, mean, deviation and spread 0, never a division by zero."""
     values, segments = torch.tensor([1.0, 3.0]), torch.tensor([1, 1])
     assert segment_sum(values, segments, 3).tolist() == [0, 4, 0]
     assert segment_mean(values, segments, 3).tolist() == [0, 2, 0]
     assert segment_std(values, segments, 3).tolist() == [0, pytest.approx(2**0.5), 0]
+    assert segment_spread(values, segments, 3).tolist() == [0, 2, 0]
 
 
 ONE = Rollout("q", 0, 0, (1, 2), (3, 4), (-1.0, -2.0), "stop")

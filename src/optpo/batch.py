@@ -149,3 +149,17 @@ def segment_std(values: Tensor, segments: Tensor, count: int, *, unbiased: bool 
     deviation = values - segment_mean(values, segments, count)[segments]
     squares = segment_sum(deviation.square(), segments, count)
     return (squares / (sizes - int(unbiased)).clamp(min=1)).sqrt()
+
+
+def segment_spread(values: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Largest minus smallest of `values` (N,) in each segment, (count,); 0 for an empty segment.
+
+    Exactly 0 where all are equal, which a rounded standard deviation is not.
+    """
+    highest, lowest = (
+        torch.zeros(count, dtype=values.dtype).scatter_reduce(
+            0, segments, values, extreme, include_self=False
+        )
+        for extreme in ("amax", "amin")
+    )
+    return highest - lowest

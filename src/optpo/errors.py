@@ -48,3 +48,7 @@ class RunStoppedError(OptpoError):
     """A run that was asked to stop, and did so after saving its step; `optpo resume` goes on."""
 
     exit_code = 130
+
+
+class StorageError(OptpoError, RuntimeError):
+    """A run's files that cannot be written: a full disk, most often."""

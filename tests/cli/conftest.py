@@ -38,7 +38,14 @@ def optpo_process(tmp_path: Path) -> Call:
         return subprocess.run(
             [sys.executable, "-c", _CALL.format(missing=missing), *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "OMP_NUM_THREADS": "1",
+                "COLUMNS": "100",
+                # Output is buffered for most people, and fails at another moment then.
+                "PYTHONUNBUFFERED": "",
+            },
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """From recipe, files and assignments to settings, and to a mapping and back."""
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,15 @@ def test_own_questions_are_not_watched_with_the_embedded_ones() -> None:
     assert assigned("model.name=mine").data.unseen is None
     assert assigned("model.name=mine", "data.unseen=unseen").data.unseen == "unseen"
     assert build_settings("optpo", [], [], {"model.name": "mine"}).data.unseen is None
+
+
+def test_settings_of_the_embedded_model_are_its_own() -> None:
+    """What suits the embedded model goes below every layer, and away with another model."""
+    suits = yaml.safe_load((files("optpo.data") / "embedded" / "settings.yaml").read_text())
+    rate = float(suits["update"]["learning_rate"])
+    assert assigned().update.learning_rate == rate
+    assert assigned("update.learning_rate=1e-9").update.learning_rate == 1e-9
+    assert assigned("model.name=mine").update == UpdateSettings()
 
 
 def test_a_flag_and_an_assignment_for_one_setting_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,9 +142,9 @@ def assert_same_in_any_batch(model, count, **settings):
 def test_tokens_do_not_depend_on_the_batch(llama, settings):
     """Rollouts are the same one at a time, 7 or 64 at once, in any order of submission, and with
     neighbours that are cancelled half-way."""
-    tokens = assert_same_in_any_batch(llama, 1000, max_new_tokens=10, **settings)
+    tokens = assert_same_in_any_batch(llama, 600, max_new_tokens=10, **settings)
     # The test means something only where rollouts differ in length and content.
-    assert len(set(tokens)) > 300
+    assert len(set(tokens)) > 200
     assert len({len(one) for one in tokens}) > 5
 
 
@@ -301,18 +302,28 @@ def test_new_weights_make_prompts_be_computed_anew(llama):
     assert tokens_of(after) != tokens_of(before)
 
 
+def three_of_different_lengths(model, max_new_tokens):
+    """A short rollout, then two longer ones."""
+    requests = requests_of(100)
+    done = run(engine_of(model, max_new_tokens=max_new_tokens), requests)
+    lengths = [len(one.tokens) for one in done]
+    short = lengths.index(2)
+    longer = [n for n, length in enumerate(lengths) if length == max_new_tokens]
+    return [requests[n] for n in (short, *longer[:2])]
+
+
 def test_new_weights_are_refused_while_rollouts_are_in_flight(llama):
     """No rollout may mix two policies; and a folder is refused, for the module is shared."""
-    engine = engine_of(llama, end_tokens=(), max_new_tokens=5, rows=2)
-    for request in requests_of(1) + requests_of(1, seed=5):
+    engine = engine_of(llama, max_new_tokens=6)
+    for request in three_of_different_lengths(llama, 6):
         engine.submit(request)
-    engine._admit()
+    assert len(engine.poll()) == 1
     with pytest.raises(RuntimeError, match="in flight"):
         engine.update_weights(1)
     assert len(engine.poll()) == 2
     engine.update_weights(1)
     with pytest.raises(ValueError, match="no folder"):
-        engine.update_weights(2, "somewhere")
+        engine.update_weights(2, Path("somewhere"))
 
 
 def test_the_prompt_cache_forgets_old_prompts_only(llama, monkeypatch):
@@ -382,15 +393,16 @@ def test_stop_strings_end_a_rollout(llama, tokenizer):
 def test_cancelling_says_what_it_cost(llama):
     """A rollout in flight costs the tokens it had, one that waits or has ended costs nothing; a
     cancelled one never comes back."""
-    engine = engine_of(llama, end_tokens=(), max_new_tokens=6, rows=2)
-    first, second, waiting = (engine.submit(request) for request in requests_of(3))
-    engine._admit()
-    for _ in range(3):
-        engine._decode()
-    assert engine.cancel(second) == 4
-    assert engine.cancel(waiting) == 0
+    short, long, other = three_of_different_lengths(llama, 6)
+    engine = engine_of(llama, max_new_tokens=6, rows=2)
+    asked = (short, long, other, other)
+    first, second, third, waiting = (engine.submit(request) for request in asked)
     assert [done.handle for done in engine.poll()] == [first]
+    assert engine.cancel(second) == 2
+    assert engine.cancel(second) == 0
     assert engine.cancel(first) == 0
+    assert engine.cancel(waiting) == 0
+    assert [done.handle for done in engine.poll()] == [third]
     assert engine.poll() == []
 
 

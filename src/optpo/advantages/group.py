@@ -24,8 +24,8 @@ class GroupAdvantage:
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.epsilon < 0:
-            raise SettingsError([f"epsilon is {self.epsilon}; it must be 0 or more"])
+        if self.epsilon <= 0:
+            raise SettingsError([f"epsilon is {self.epsilon}; it must be above 0"])
 
     @property
     def needs_critic(self) -> bool:

@@ -1,6 +1,7 @@
 """`optpo VERB`: choose the verb, and turn errors into one clean message and an exit code."""
 
 import os
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Union
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: the run failed. 2: the call or its inputs were wrong. 130: interrupted. Results go
     to standard output or a file, everything else to standard error.
     """
+    # Threads that spin while they wait make two processes on a machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         return _run(arguments)
@@ -46,8 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except OutputClosedError:
-        # Python flushes once more at exit, and must not complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         reason = error.strerror or str(error)

@@ -1,5 +1,6 @@
 """Results on standard output, whose reader may leave or whose disk may be full."""
 
+import os
 import sys
 
 
@@ -16,9 +17,11 @@ def show(text: str, end: str = "\n") -> None:
     """
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:
-        raise OutputClosedError from None
     except OSError as error:
+        # Python flushes what is left once more at exit, and must not fail then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosedError from None
         error.filename = "standard output"
         raise
 

@@ -62,7 +62,7 @@ class ClippedObjective:
             losses = torch.where(batch.advantages < 0, torch.minimum(losses, bound), losses)
         if batch.logp_ref is not None:
             log_r = batch.logp_ref - batch.logp
-            kl = log_r.exp() - 1 - log_r
+            kl = torch.expm1(log_r) - log_r
             losses = losses + self.kl_coefficient * kl
             metrics["kl"] = kl.detach()
         if batch.values is not None:

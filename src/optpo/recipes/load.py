@@ -81,6 +81,7 @@ def build_settings(
 
     The embedded unseen questions belong to the embedded model and questions: where another model or
     other questions are named and no unseen ones, there are none.
+    Where no model is named, the settings that suit the embedded one lie below the recipe.
 
     Raises:
         SettingsError: everything that is wrong in any of them, together.

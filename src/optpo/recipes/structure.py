@@ -53,9 +53,8 @@ def from_mapping(mapping: Mapping[str, Any]) -> RunSettings:
             break
         # What is wrong keeps the rest from being built and checked: take it out and look again.
         faults += [fault for fault in found if not fault.follows_from(faults)]
-        if not all(
-            _remove(rest, fault.path) for fault in {fault.path: fault for fault in found}.values()
-        ):
+        removed = [_remove(rest, path) for path in {fault.path for fault in found}]
+        if not all(removed):
             break
     if faults:
         raise SettingsError([fault.problem for fault in faults])

@@ -86,12 +86,16 @@ def take_votes(
     A ballot that already holds votes goes on after its last index. `purpose` keeps the random
     streams of training, evaluation and audit apart; `on_verdict(done, total)` reports progress,
     `on_ballot` hands over each ballot as it ends.
-    Raises EngineError if the engine goes idle with votes missing.
+    Raises EngineError if the engine goes idle with votes missing, ValueError if the rule neither
+    stops nor asks for votes.
     """
     in_flight: dict[int, tuple[Ballot, int]] = {}
 
     def launch(ballot: Ballot) -> None:
-        for index in range(ballot.launched, ballot.launched + rule.look_ahead(ballot.tally)):
+        wanted = rule.look_ahead(ballot.tally)
+        if wanted < 1:
+            raise ValueError(f"look_ahead of {rule} is {wanted} while the vote goes on")
+        for index in range(ballot.launched, ballot.launched + wanted):
             stream = stream_seed(seed, version, ballot.prompt_id, index, purpose)
             request = Request(ballot.prompt_id, ballot.prompt_tokens, index, stream)
             in_flight[engine.submit(request)] = (ballot, index)
@@ -99,6 +103,7 @@ def take_votes(
 
     done = 0
     for ballot in ballots:
+        ballot.launched = ballot.tally.total
         ballot.decision = rule.decide(ballot.tally)
         if ballot.decision.stop:
             done += 1
@@ -108,11 +113,17 @@ def take_votes(
         completions = engine.poll()
         if not completions:
             raise EngineError(f"the engine went idle with {len(in_flight)} rollouts missing")
-        for completion in completions:
-            if completion.handle not in in_flight:
-                continue
-            ballot, index = in_flight.pop(completion.handle)
+        arrived = [
+            (*in_flight.pop(completion.handle), completion)
+            for completion in completions
+            if completion.handle in in_flight
+        ]
+        # All are put down before any is counted, so that what a verdict makes needless is charged.
+        for ballot, index, completion in arrived:
             ballot.waiting[index] = completion
+        for ballot, _, _ in arrived:
+            if not ballot.waiting:
+                continue
             decision = _count(ballot, rule, reader)
             if decision.stop:
                 _cancel_rest(engine, ballot, in_flight)

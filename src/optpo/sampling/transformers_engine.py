@@ -94,6 +94,7 @@ class TransformersEngine:
         self._waiting.append((handle, request))
         return handle
 
+    @torch.inference_mode()
     def cancel(self, handle: int) -> int:
         """Drop a rollout; its slot is free for the next one. Returns the tokens it had cost."""
         for slot, row in enumerate(self._active):

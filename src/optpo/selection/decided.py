@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch, segment_std, segment_sum
+from optpo.batch import RolloutBatch, segment_spread, segment_sum
 from optpo.errors import SettingsError
 
 
@@ -26,8 +26,7 @@ class DecidedSelection:
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
         keep = first_of_group(batch, self.limit) & ~rewards.isnan()
-        kept_rewards = rewards[keep].nan_to_num()
-        spread = segment_std(kept_rewards, batch.groups[keep], batch.group_count)
+        spread = segment_spread(rewards[keep], batch.groups[keep], batch.group_count)
         return keep & (spread > 0)[batch.groups]
 
 

@@ -3,17 +3,18 @@
 import copy
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from optpo.batch import RolloutBatch, pack
 from optpo.data import Question, load_questions
-from optpo.errors import RunStoppedError
+from optpo.errors import RunStoppedError, StorageError
 from optpo.sampling.scheduler import Ballot
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.evaluation import Voter, accuracy, verdict_of
@@ -31,6 +32,8 @@ from optpo.training.update import StepTargets, behaviour, make_optimizer, update
 from optpo.training.view import RunView, Tracker
 from optpo.voting import FixedRule
 
+QUESTIONS, UNSEEN = "questions.jsonl", "unseen.jsonl"
+
 
 def adapt(
     settings: RunSettings,
@@ -41,11 +44,20 @@ def adapt(
     """Run, or go on with, the run in `directory`; returns its summary.
 
     The adapted model is left in `final/`. Same settings, same weights, however often the run was
-    stopped or killed on the way. Raises RunStoppedError after an interrupt, when the step is saved.
+    stopped or killed on the way. Raises RunStoppedError after an interrupt, when the step is saved,
+    and StorageError where its files cannot be written.
     """
     with ExitStack() as stack:
         run = _Run(settings, directory, view, trackers, stack)
-        return run.to_the_end()
+        try:
+            return run.to_the_end()
+        except (OSError, SafetensorError) as error:
+            where = getattr(error, "filename", None) or directory.path
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StorageError(
+                f"{where}: {reason}. What was saved is intact: when there is room again, go on by "
+                f"`optpo resume {directory.path}`"
+            ) from error
 
 
 class _Run:
@@ -62,8 +74,7 @@ class _Run:
         self.settings, self.directory = settings, directory
         self.view, self.trackers = view, trackers
         data, sample = settings.data, settings.sample
-        questions = load_questions(data.questions, data.limit)
-        unseen = load_questions(data.unseen) if data.unseen else []
+        questions, unseen = _questions(settings, directory)
         self.policy = load_policy(settings.model, sample.temperature, settings.update.pass_tokens)
         self.questions = {question.id: question for question in questions}
         self.unseen = {question.id: question for question in unseen}
@@ -87,7 +98,8 @@ class _Run:
         checkpoint = load_checkpoint(self._checkpoints, self.policy, self.optimizer)
         if checkpoint is None:
             self.directory.forget_after(-1)
-            self.directory.replace("questions.jsonl", _question_rows(self.questions.values()))
+            self.directory.replace(QUESTIONS, _question_rows(self.questions.values()))
+            self.directory.replace(UNSEEN, _question_rows(self.unseen.values()))
             self._timed(self._evaluate)
             self._save()
         else:
@@ -348,7 +360,22 @@ def _reference(settings: RunSettings, policy: Policy) -> Callable[[RolloutBatch]
     return lambda batch: first.score_all(batch)[0]
 
 
-def _question_rows(questions: "Sequence[Question] | Any") -> Iterator[dict[str, Any]]:
+def _questions(
+    settings: RunSettings, directory: RunDirectory
+) -> tuple[list[Question], list[Question]]:
+    """Both question sets: the run's own copies where it has begun, so that it cannot change midway."""
+    sources = (
+        (directory.path / QUESTIONS, settings.data.questions, settings.data.limit),
+        (directory.path / UNSEEN, settings.data.unseen, None),
+    )
+    questions, unseen = (
+        [] if named is None else load_questions(kept if kept.exists() else named, limit)
+        for kept, named, limit in sources
+    )
+    return questions, unseen
+
+
+def _question_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
     for question in questions:
         prompt = question.prompt
         text = prompt if isinstance(prompt, str) else [vars(message) for message in prompt]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from optpo.batch import Rollout, RolloutBatch, segment_std
+from optpo.batch import Rollout, RolloutBatch, segment_spread
 from optpo.data import Question
 from optpo.sampling.scheduler import Ballot
 from optpo.training.evaluation import Voter, accuracy, verdict_of
@@ -32,7 +32,7 @@ def metrics_row(
     known_flips = [flip for flip in flips if flip is not None]
     tokens, kept = int(batch.lengths.sum()), int(batch.lengths[keep].sum())
     rewarded = ~rewards.isnan()
-    spread = segment_std(rewards[rewarded], batch.groups[rewarded], batch.group_count)
+    spread = segment_spread(rewards[rewarded], batch.groups[rewarded], batch.group_count)
     return {
         "accuracy": None if reached is None else reached.mean,
         "label_accuracy": sum(judged) / len(judged) if judged else None,
