@@ -74,13 +74,14 @@ def test_a_recipe_is_shown_without_torch(optpo_process) -> None:
     assert shown["settings"]["select"]["limit"] == 32
 
 
-def test_a_full_disk_is_told(optpo_process) -> None:
+@pytest.mark.parametrize("call", ["recipes", "--help"])
+def test_a_full_disk_is_told(optpo_process, call: str) -> None:
     """Results that cannot be written are a failed run: exit 1, and a line that says why."""
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full here")
     with full.open("w") as stream:
-        done = optpo_process("recipes", stdout=stream)
+        done = optpo_process(call, stdout=stream)
     assert done.returncode == 1
     assert done.stderr.startswith("optpo: standard output: No space left on device\n")
 

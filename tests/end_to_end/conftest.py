@@ -32,6 +32,7 @@ def optpo(tmp_path: Path) -> Command:
             text=True,
             capture_output=True,
             timeout=300,
+            check=False,
             **options,
         )
 

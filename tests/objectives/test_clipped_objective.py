@@ -112,6 +112,7 @@ def test_at_ratio_1_the_gradient_is_minus_the_advantage(settings):
 def test_the_penalty_is_k3(logp, logp_ref):
     """The penalty is r - 1 - ln r with r = pi_ref / pi: at least 0, 0 only where the two agree, and
     near half the square of a small difference."""
+
     def penalty(logp, logp_ref):
         zero = torch.zeros(1, dtype=torch.float64)
         batch = TokenBatch(zero + logp, zero, zero, zero + logp_ref)

@@ -27,7 +27,9 @@ def test_rows_hold_exactly_their_own_columns(moves):
     for move, number in moves:
         if move == "enter" and len(rows) < SLOTS:
             written += 1
-            prompt = torch.full((HEADS, number, SIZE), written) + torch.arange(number)[:, None] / 512
+            prompt = (
+                torch.full((HEADS, number, SIZE), written) + torch.arange(number)[:, None] / 512
+            )
             assert cache.enter([(prompt, -prompt)] * LAYERS) == len(rows)
             rows.append(prompt)
         elif move == "leave" and number < len(rows):

@@ -239,9 +239,7 @@ def test_greedy_equals_generate(llama, kind):
     free = [greedy_by_generate(model, request.prompt_tokens, 30, ()) for request in requests]
     ends = (free[0][4], free[1][9], free[2][14])
     engine = engine_of(model, end_tokens=ends, temperature=0, max_new_tokens=30, rows=5)
-    expected = [
-        greedy_by_generate(model, request.prompt_tokens, 30, ends) for request in requests
-    ]
+    expected = [greedy_by_generate(model, request.prompt_tokens, 30, ends) for request in requests]
     assert len({len(tokens) for tokens in expected}) > 1
     assert tokens_of(run(engine, requests)) == expected
 

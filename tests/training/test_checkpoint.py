@@ -59,9 +59,7 @@ def test_going_on_equals_never_having_stopped(policy, ragged_batch, tmp_path, cr
     assert_identical(loaded, loaded_optimizer, trained, optimizer)
     assert any(
         not value.equal(other)
-        for value, other in zip(
-            loaded.model.parameters(), policy.model.parameters(), strict=True
-        )
+        for value, other in zip(loaded.model.parameters(), policy.model.parameters(), strict=True)
     )
 
 

@@ -34,11 +34,8 @@ def assert_near(found, expected, tolerance):
         assert torch.allclose(found[name], value, atol=tolerance), name
 
 
-def by_hand(policy, batch, settings, aggregate):
-    """One AdamW step on the clipped loss at ratio 1, rollout by rollout."""
-    optimizer = torch.optim.AdamW(
-        policy.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+def by_hand(policy, optimizer, batch, settings, aggregate):
+    """One optimiser step on the clipped loss at ratio 1, rollout by rollout."""
     advantages, total = advantages_of(batch), 0.0
     tokens_in_all = int(batch.lengths.sum())
     for number in range(batch.rollouts):
@@ -61,19 +58,24 @@ def by_hand(policy, batch, settings, aggregate):
     return total, float(norm)
 
 
+def plain_descent(policy):
+    """Weights that move by the gradient itself, so that they show all of it."""
+    parameters = list(policy.trainable().values())
+    return torch.optim.SGD([{"params": parameters, "lr": 1.0, "base_lr": 1.0}])
+
+
 @pytest.mark.parametrize("aggregate", AGGREGATES)
 @pytest.mark.parametrize("gradient_clip", [0.01, 1e6])
 def test_one_step_equals_a_loop_by_hand(policy, ragged_batch, aggregate, gradient_clip):
-    """Loss, gradient norm and moved weights are those of a plain loop over rollouts with AdamW."""
-    # A large epsilon within AdamW would hide signs; a coarse learning rate shows them.
-    settings = UpdateSettings(
-        learning_rate=1e-3, weight_decay=0.1, gradient_clip=gradient_clip, pass_tokens=40
-    )
+    """Loss, gradient norm and moved weights are those of a plain loop over rollouts, the norm
+    clipped or not."""
+    settings = UpdateSettings(gradient_clip=gradient_clip)
+    policy.pass_tokens = 40
     other = Policy(copy.deepcopy(policy.model), policy.tokenizer, policy.end_tokens)
-    loss, norm = by_hand(other, ragged_batch, settings, aggregate)
+    loss, norm = by_hand(other, plain_descent(other), ragged_batch, settings, aggregate)
     metrics = update(
         policy,
-        make_optimizer(policy, settings),
+        plain_descent(policy),
         ClippedObjective(aggregate=aggregate),
         settings,
         ragged_batch,
@@ -87,19 +89,37 @@ def test_one_step_equals_a_loop_by_hand(policy, ragged_batch, aggregate, gradien
     assert_near(weights_of(policy), weights_of(other), 2e-5)
 
 
+def test_the_optimiser_is_adamw(policy, ragged_batch):
+    """The step that settings make is torch's AdamW with their learning rate and weight decay, times
+    the schedule's rate."""
+    settings = UpdateSettings(learning_rate=2e-3, weight_decay=0.1)
+    other = Policy(copy.deepcopy(policy.model), policy.tokenizer, policy.end_tokens)
+    optimizer = torch.optim.AdamW(other.model.parameters(), lr=1e-3, weight_decay=0.1)
+    by_hand(other, optimizer, ragged_batch, settings, "token-mean")
+    targets = StepTargets(advantages_of(ragged_batch))
+    update(
+        policy,
+        make_optimizer(policy, settings),
+        ClippedObjective(),
+        settings,
+        ragged_batch,
+        targets,
+        lambda done: 0.5,
+    )
+    # Where a gradient is all rounding its sign, and with it Adam's step, may differ.
+    for one, same in zip(policy.model.parameters(), other.model.parameters(), strict=True):
+        differs = (one - same).abs() > 2e-5
+        assert differs.float().mean() < 0.01
+
+
 @pytest.mark.parametrize("aggregate", AGGREGATES)
 def test_the_gradient_does_not_depend_on_the_passes(policy, ragged_batch, aggregate):
     """One pass over all rollouts or one pass each: the same update, for every aggregation."""
     outcomes = []
     for pass_tokens in (1, 30, 10_000):
-        one = Policy(
-            copy.deepcopy(policy.model), policy.tokenizer, (2,), pass_tokens=pass_tokens
-        )
-        # Plain gradient descent, so that weights show the gradient itself.
-        optimizer = torch.optim.SGD(
-            [{"params": list(one.trainable().values()), "lr": 1.0, "base_lr": 1.0}]
-        )
-        settings = UpdateSettings(pass_tokens=pass_tokens, gradient_clip=1e9)
+        one = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,), pass_tokens=pass_tokens)
+        optimizer = plain_descent(one)
+        settings = UpdateSettings(gradient_clip=1e9)
         targets = StepTargets(advantages_of(ragged_batch))
         metrics = update(
             one,
@@ -140,18 +160,16 @@ class Poisoned:
 def test_what_is_not_finite_moves_nothing(policy, ragged_batch, where):
     """A step whose loss or gradient is not finite leaves weights and optimiser state bit for bit,
     and the next step goes on as if it had not been."""
-    settings = UpdateSettings(learning_rate=1e-3, pass_tokens=30)
+    settings, policy.pass_tokens = UpdateSettings(learning_rate=1e-3), 30
     targets = StepTargets(advantages_of(ragged_batch))
-    twin = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,))
+    twin = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,), pass_tokens=30)
     optimizer, twin_optimizer = make_optimizer(policy, settings), make_optimizer(twin, settings)
     good = SupervisedObjective()
     for one, its_optimizer in ((policy, optimizer), (twin, twin_optimizer)):
         update(one, its_optimizer, good, settings, ragged_batch, targets, always)
     weights = weights_of(policy)
     state = copy.deepcopy(optimizer.state_dict())
-    metrics = update(
-        policy, optimizer, Poisoned(where), settings, ragged_batch, targets, always
-    )
+    metrics = update(policy, optimizer, Poisoned(where), settings, ragged_batch, targets, always)
     assert metrics["skipped_updates"] == 1
     assert "loss" not in metrics
     assert policy.version == 1
@@ -186,8 +204,7 @@ class Recorder:
 def test_the_first_pass_is_on_policy(policy, ragged_batch, epochs):
     """At the first pass over fresh rollouts the ratio is exactly 1, whether old log-probs are stored
     for a second epoch or not; rounding at sampling never counts as a policy that moved."""
-    settings = UpdateSettings(learning_rate=1e-2, epochs=epochs, pass_tokens=10_000)
-    policy.pass_tokens = 10_000
+    settings = UpdateSettings(learning_rate=1e-2, epochs=epochs)
     logp_old, values = behaviour(policy, settings, ragged_batch)
     assert (logp_old is None) == (epochs == 1)
     assert values is None
@@ -246,7 +263,8 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
     )
     assert metrics["value_loss"] == pytest.approx(0.5)
     moved = {
-        name: float((value - before[name]).abs().max()) for name, value in weights_of(policy).items()
+        name: float((value - before[name]).abs().max())
+        for name, value in weights_of(policy).items()
     }
     # Adam's first step is the learning rate times the gradient's sign.
     assert moved["value_head.bias"] == pytest.approx(0.05, rel=1e-3)
@@ -257,7 +275,7 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
 def test_every_rollout_once_an_epoch(policy, ragged_batch):
     """Minibatches cut a shuffled epoch without loss; the version counts optimiser steps; the rate is
     asked for with the steps done; the same version shuffles alike."""
-    settings = UpdateSettings(epochs=2, minibatches=3, learning_rate=1e-5, pass_tokens=1)
+    settings = UpdateSettings(epochs=2, minibatches=3, learning_rate=1e-5)
     policy.pass_tokens = 1
     asked, orders = [], []
     for _ in range(2):

@@ -1,7 +1,6 @@
 """`optpo VERB`: choose the verb, and turn errors into one clean message and an exit code."""
 
 import os
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Union

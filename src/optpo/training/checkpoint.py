@@ -58,13 +58,13 @@ def load_checkpoint(
 
     Raises RunDirectoryError if it does not belong to this policy.
     """
-    saved = sorted(folder.glob("step-*"))
-    if not saved:
+    newest = max(folder.glob("step-*"), key=lambda saved: int(saved.name[5:]), default=None)
+    if newest is None:
         return None
-    newest = saved[-1]
     trainable = policy.trainable()
     weights = load_file(newest / "weights.safetensors")
-    if weights.keys() != trainable.keys():
+    shapes = {name: value.shape for name, value in weights.items()}
+    if shapes != {name: value.shape for name, value in trainable.items()}:
         raise RunDirectoryError(f"{newest} holds the weights of another model")
     moments = load_file(newest / "optimizer.safetensors")
     with torch.no_grad():

@@ -10,6 +10,7 @@ from optpo.sampling.scheduler import Ballot, Reader, take_votes
 from optpo.sampling.transformers_engine import TransformersEngine
 from optpo.training.policy import Policy
 from optpo.voting import StoppingRule, Verdict
+from optpo.voting.accuracy import mean_with_interval
 
 
 class Voter:
@@ -101,14 +102,6 @@ def accuracy(
         return None
     mean, low, high = mean_with_interval(shares)
     return Accuracy(mean, low, high, sum(majorities) / len(majorities), len(shares))
-
-
-def mean_with_interval(shares):
-    import numpy as np
-
-    m = float(np.mean(shares))
-    e = 1.96 * float(np.std(shares, ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else 0.0
-    return m, m - e, m + e
 
 
 def verdict_of(ballot: Ballot) -> Verdict:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -18,7 +19,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 4096) -> Policy:
     """The policy these settings name, in evaluation mode, version 0.
 
-    Raises ModelError if the folder is missing, holds no weights, or holds only pickles.
+    Raises ModelError if the folder is missing, or holds no weights, not all of them, or pickles.
     """
     # Its bars would run through the run's own view.
     transformers_logging.disable_progress_bar()
@@ -28,17 +29,23 @@ def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 
     keywords |= {"trust_remote_code": settings.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **keywords)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             name,
+            output_loading_info=True,
             # Adapters train well on rounded weights; weights that are trained themselves do not.
             dtype=precision if settings.lora.rank > 0 else torch.float32,
             use_safetensors=True,
             attn_implementation="sdpa",
             **keywords,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"the model {settings.name!r} cannot be loaded: {reason}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"the model {settings.name!r} lacks {len(missing)} of its weights ({missing[0]}, ...): "
+            "they would be random numbers; save it again, or name another"
+        )
     model = model.to(device).eval()
     policy = Policy(
         model=_with_lora(model, settings.lora),

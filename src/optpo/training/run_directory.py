@@ -109,7 +109,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RunDirectoryError(f"{path} is not a run directory: it has no {CONFIG}")
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunDirectoryError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
@@ -118,9 +118,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def complete_rows(file: Path) -> Iterable[dict[str, Any]]:
-    """Rows of a JSON Lines file, without a last line that a kill or a full disk cut off."""
-    for line in file.read_bytes().split(b"\n")[:-1]:
-        yield json.loads(line)
+    """Rows of a JSON Lines file, without a last line that a kill or a full disk cut off.
+
+    Raises RunDirectoryError for any other line that is no JSON.
+    """
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise RunDirectoryError(f"{file} is damaged: line {number} is no JSON") from error
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -125,15 +125,17 @@ def update(
 ) -> dict[str, float]:
     """Move the policy by a step's rollouts; returns metrics, means over trained tokens.
 
-    `rate(version)` scales the learning rate. `sampling_gap` is the largest difference between a
-    recorded log-prob and the policy's own at the first pass: rounding, unless an engine is wrong. An optimiser step whose loss or gradient is not finite is skipped and counted
-    in `skipped_updates`; weights and optimiser state are then as they were.
+    `rate(version)` scales the learning rate. An optimiser step whose loss or gradient is not finite
+    is skipped and counted in `skipped_updates`; weights and optimiser state are then as they were.
+    `sampling_gap` is the largest difference between a recorded log-prob of the policy's version and
+    the policy's own: rounding, unless an engine is wrong.
     """
-    sums: dict[str, float] = {"skipped_updates": 0.0}
-    steps = 0
+    sums: dict[str, float] = {}
+    sampling_gap, skipped, steps = 0.0, 0, 0
     for epoch in range(settings.epochs):
         for rollouts in _minibatches(batch, settings, policy.version, epoch):
-            metrics, gradient_norm = _accumulate(policy, objective, batch, targets, rollouts)
+            metrics, gradient_norm, gap = _accumulate(policy, objective, batch, targets, rollouts)
+            sampling_gap = max(sampling_gap, gap)
             finite = all(torch.isfinite(torch.tensor(list(metrics.values()))))
             if finite and torch.isfinite(gradient_norm):
                 parameters = list(policy.trainable().values())
@@ -144,19 +146,15 @@ def update(
                     group["lr"] = group["base_lr"] * rate(policy.version)
                 optimizer.step()
                 policy.version += 1
-            else:
-                sums["skipped_updates"] += 1
-                metrics = {}
-            optimizer.zero_grad(set_to_none=True)
-            if metrics:
                 steps += 1
                 metrics["gradient_norm"] = float(gradient_norm)
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value
-    return {
-        name: value if name == "skipped_updates" else value / max(steps, 1)
-        for name, value in sums.items()
-    }
+            else:
+                skipped += 1
+            optimizer.zero_grad(set_to_none=True)
+    means = {name: value / steps for name, value in sums.items()}
+    return {**means, "sampling_gap": sampling_gap, "skipped_updates": skipped}
 
 
 def _minibatches(
@@ -176,14 +174,18 @@ def _accumulate(
     batch: RolloutBatch,
     targets: StepTargets,
     rollouts: Tensor,
-) -> tuple[dict[str, float], Tensor]:
-    """Gradient of the aggregated loss over these rollouts, pass by pass; its metrics and norm."""
+) -> tuple[dict[str, float], Tensor, float]:
+    """Gradient of the aggregated loss over these rollouts, pass by pass.
+
+    Returns its metrics, its norm and the sampling gap.
+    """
     weights = torch.zeros(int(batch.lengths.sum()))
     weights[completion_places(batch, rollouts)] = token_weights(
         batch.lengths[rollouts], objective.aggregate
     )
     count = int(batch.lengths[rollouts].sum())
-    metrics = {"loss": 0.0, "sampling_gap": 0.0}
+    fresh = (batch.versions == policy.version)[batch.token_rollouts]
+    metrics, sampling_gap = {"loss": 0.0}, 0.0
     for piece in policy.passes(batch, rollouts):
         places = completion_places(batch, piece)
         logp, values = policy.score(batch, piece)
@@ -192,12 +194,12 @@ def _accumulate(
         loss = (losses * weights[places].to(device)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         metrics["loss"] += float(loss.detach())
-        gap = float((logp.detach().cpu() - batch.logps[places]).abs().max())
-        metrics["sampling_gap"] = max(metrics["sampling_gap"], gap)
+        gaps = (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]]
+        sampling_gap = max([sampling_gap, *gaps.tolist()])
         for name, value in extra.items():
             metrics[name] = metrics.get(name, 0.0) + float(value.sum()) / count
     gradients = [p.grad for p in policy.trainable().values() if p.grad is not None]
-    return metrics, torch.nn.utils.get_total_norm(gradients)
+    return metrics, torch.nn.utils.get_total_norm(gradients), sampling_gap
 
 
 def _at(targets: StepTargets, places: Tensor, logp: Tensor, values: Tensor | None) -> TokenBatch:

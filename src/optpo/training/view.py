@@ -7,12 +7,12 @@ from typing import Any, Protocol
 class RunView(Protocol):
     """A person's view of a run in progress."""
 
-    def start(self, config: Mapping[str, Any]) -> None:
+    def start(self, config_summary: Mapping[str, Any]) -> None:
         """The run begins."""
         ...
 
-    def progress(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        """`done` of `total` questions of a stage have their verdict."""
+    def progress(self, stage: str, done: int, total: int, detail: str) -> None:
+        """`done` of `total` questions of a stage have their verdict; `detail` names what is counted."""
         ...
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
