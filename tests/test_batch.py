@@ -11,8 +11,8 @@ from optpo.batch import Rollout, pack, segment_mean, segment_spread, segment_std
 token = st.integers(0, 500)
 rollout = st.builds(
     lambda prompt, tokens, vote, version, start: Rollout(
-        "q", 0, version, tuple(prompt), tuple(tokens), tuple(-start - n for n, _ in enumerate(tokens)),
-        "stop", vote=vote,
+        "q", 0, version, tuple(prompt), tuple(tokens),
+        tuple(-start - n for n, _ in enumerate(tokens)), "stop", vote=vote,
     ),
     st.lists(token, min_size=1, max_size=4),
     st.lists(token, min_size=1, max_size=5),
@@ -55,7 +55,7 @@ def expected_of(group, label, rollout):
 
 @given(groups_of_rollouts)
 def test_packing_loses_nothing(groups):
-    """Every rollout lies in the batch with its group's label, tokens, log-probs, vote and version."""
+    """Every rollout lies in the batch with label, tokens, log-probs, vote and version."""
     labels = [number - 1 for number in range(len(groups))]
     batch = pack(groups, labels)
     expected = [

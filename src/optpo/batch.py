@@ -14,8 +14,8 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 class Rollout:
     """One sampled completion of one question.
 
-    `logps` are the log-probs (nats) of the sampled tokens under the policy `version` that drew them,
-    at the sampling temperature and before any truncation (top-p and the like).
+    `logps` are the log-probs (nats) of the sampled tokens under the policy `version` that drew
+    them, at the sampling temperature and before any truncation (top-p and the like).
     `vote` is the answer class within the question, -1 where no answer was found.
     """
 
@@ -144,7 +144,7 @@ def segment_mean(values: Tensor, segments: Tensor, count: int) -> Tensor:
 
 
 def segment_std(values: Tensor, segments: Tensor, count: int, *, unbiased: bool = True) -> Tensor:
-    """Standard deviation of `values` (N,) over each segment, (count,); 0 where it has one member."""
+    """Standard deviation of `values` (N,) over each segment, (count,); 0 for a segment of one."""
     sizes = segment_sum(torch.ones_like(values), segments, count)
     deviation = values - segment_mean(values, segments, count)[segments]
     squares = segment_sum(deviation.square(), segments, count)

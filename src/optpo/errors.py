@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class OptpoError(Exception):
-    """Root of all errors that optpo raises on purpose; `exit_code` is what the command line returns."""
+    """Root of all errors that optpo raises on purpose; the command line returns `exit_code`."""
 
     exit_code = 1
 

@@ -43,8 +43,8 @@ def gae_by_loop(rewards, values, lengths, gamma, lam):
     st.integers(0, 1000),
 )
 def test_advantages_equal_the_recursion(lengths, gamma, lam, seed):
-    """On rollouts of any lengths the scan by doubling gives the recursion's numbers, and returns are
-    advantages plus values."""
+    """On rollouts of any lengths the scan by doubling gives the recursion's numbers, and returns
+    are advantages plus values."""
     generator = np.random.default_rng(seed)
     values, rewards = generator.normal(size=sum(lengths)), generator.normal(size=len(lengths))
     advantages, returns = GaeAdvantage(gamma, lam, whiten=False)(

@@ -37,7 +37,7 @@ def batch_of(sizes, lengths=None):
     [(GRPO, 1.2076, -0.7246), (DR_GRPO, 0.625, -0.375), (RLOO, 0.7143, -0.4286)],
 )
 def test_one_group_of_the_reference_set(advantage, right, wrong):
-    """On 3 right rollouts of 8: the published values of GRPO, Dr.GRPO and RLOO, whatever the lengths."""
+    """On 3 right rollouts of 8: the published values of GRPO, Dr.GRPO and RLOO; lengths are naught."""
     batch, rewards = batch_of([8], LENGTHS), torch.tensor(ONE_GROUP, dtype=torch.float64)
     expected = torch.tensor([right if reward else wrong for reward in ONE_GROUP])
     assert torch.allclose(advantage.of_rollouts(batch, rewards).float(), expected, atol=1e-4)
@@ -52,7 +52,9 @@ def test_one_group_of_the_reference_set(advantage, right, wrong):
 )
 def test_two_groups_of_the_reference_set(advantage, expected):
     """Each group is measured against itself alone: the published values on two groups of four."""
-    rewards = torch.tensor(sum(TWO_GROUPS, []), dtype=torch.float64)
+    rewards = torch.tensor(
+        [reward for group in TWO_GROUPS for reward in group], dtype=torch.float64
+    )
     found = advantage.of_rollouts(batch_of([4, 4], [2, 4, 6, 4, 3, 5, 2, 6]), rewards)
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), atol=1e-5)
 
@@ -71,7 +73,7 @@ def test_any_group_sizes_equal_a_loop(groups, centre, scale):
     """For groups of any size the advantages are what a loop over rollouts computes."""
     found = GroupAdvantage(centre, scale).of_rollouts(
         batch_of([len(group) for group in groups]),
-        torch.tensor(sum(groups, []), dtype=torch.float64),
+        torch.tensor([reward for group in groups for reward in group], dtype=torch.float64),
     )
     expected = []
     for group in groups:
@@ -101,7 +103,7 @@ def test_nothing_to_compare_is_zero(advantage, dtype):
 def test_shifting_and_scaling_rewards(groups, shift, factor):
     """A constant added to all rewards changes nothing; a factor scales the unscaled advantage."""
     batch = batch_of([len(group) for group in groups])
-    rewards = torch.tensor(sum(groups, []), dtype=torch.float64)
+    rewards = torch.tensor([reward for group in groups for reward in group], dtype=torch.float64)
     plain = DR_GRPO.of_rollouts(batch, rewards)
     assert torch.allclose(DR_GRPO.of_rollouts(batch, rewards * factor + shift), plain * factor)
 

@@ -7,13 +7,13 @@ from optpo.rewards.majority import MajorityReward
 
 
 def test_agreement_with_the_label_is_worth_1():
-    """Agreeing rollouts get 1, others and unparsed ones 0; an undecided question has no reward, also
-    where its rollouts are unparsed as the missing label is."""
+    """Agreeing rollouts get 1, others and unparsed ones 0; an undecided question has no reward,
+    also where its rollouts are unparsed as the missing label is."""
     votes, labels = [[0, 1, 0, -1], [1], [-1, 0], [-1]], [0, 1, -1, 2]
     groups = [
-        [Rollout(f"q{g}", n, 0, (1,), (3,), (-1.0,), "stop", vote=vote) for n, vote in enumerate(some)]
-        for g, some in enumerate(votes)
-    ]  # fmt: skip
+        [Rollout("q", n, 0, (1,), (3,), (-1.0,), "stop", vote=vote) for n, vote in enumerate(some)]
+        for some in votes
+    ]
     rewards = MajorityReward()(pack(groups, labels))
     assert rewards.dtype == torch.float32
     expected = torch.tensor([1, 0, 1, 0, 1, torch.nan, torch.nan, 0])

@@ -20,7 +20,7 @@ def counts_of(tokens, vocabulary):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_softmax(temperature):
-    """Over many streams the tokens are distributed as softmax(logits / temperature) (chi-square)."""
+    """Over many streams tokens are distributed as softmax(logits / temperature) (chi-square)."""
     logits = torch.tensor([1.0, 0.2, -0.5, 2.0, 0.0, -3.0, 1.5])
     settings = SampleSettings(temperature=temperature)
     rows = logits.expand(DRAWS, -1)
@@ -153,7 +153,7 @@ def test_draws_stay_inside_the_truncation(settings, support):
 
 
 def test_temperature_zero_is_greedy():
-    """At temperature 0 the likeliest token is drawn whatever the stream, with its plain log-prob."""
+    """At temperature 0 the likeliest token is drawn on any stream, with its plain log-prob."""
     logits = torch.randn(30, 20, generator=torch.Generator().manual_seed(3))
     settings = SampleSettings(temperature=0, top_k=5)
     draw = draw_tokens(logits, streams[:30], torch.arange(30), settings, 1e-4)

@@ -134,7 +134,7 @@ def test_verdicts_do_not_depend_on_the_order_of_arrival(seed, questions, rule):
 
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_waves_launch_nothing_that_could_be_wasted(seed, questions):
-    """With a rule that looks ahead exactly, every rollout launched is counted and none cancelled."""
+    """With a rule that looks ahead exactly, every rollout launched is counted, none cancelled."""
     ballots, engine = ballots_of(questions), ScriptedEngine(seed)
     take(engine, ballots, RULE)
     assert engine.cancelled == []

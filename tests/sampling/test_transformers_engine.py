@@ -73,8 +73,8 @@ def requests_of(count, prompts=20, longest=12, seed=0):
     ]  # fmt: skip
 
 
-def engine_of(model, tokenizer=None, end_tokens=END_TOKENS, **settings):
-    return TransformersEngine(model, tokenizer, end_tokens, SampleSettings(**settings))
+def engine_of(model, decode=str, end_tokens=END_TOKENS, **settings):
+    return TransformersEngine(model, decode, end_tokens, SampleSettings(**settings))
 
 
 def run(engine, requests):
@@ -364,21 +364,20 @@ def test_a_limit_of_one_token(llama):
 
 def test_stop_strings_end_a_rollout(llama, tokenizer):
     """A rollout ends with the token that completes a stop string, also across tokens."""
-    free = run(engine_of(llama, tokenizer, end_tokens=(), max_new_tokens=12), requests_of(80))
-    texts = [tokenizer.decode(done.tokens, skip_special_tokens=True) for done in free]
+    free = run(
+        engine_of(llama, tokenizer.decode, end_tokens=(), max_new_tokens=12), requests_of(80)
+    )
+    texts = [tokenizer.decode(done.tokens) for done in free]
     words = texts[0].split()
     stops = (f"{words[2]} {words[3]}", words[8])
-    engine = engine_of(llama, tokenizer, end_tokens=(), max_new_tokens=12, stop=stops)
+    engine = engine_of(llama, tokenizer.decode, end_tokens=(), max_new_tokens=12, stop=stops)
     stopped = 0
     for done, whole in zip(run(engine, requests_of(80)), free, strict=True):
         expected = next(
             (
                 length
                 for length in range(1, 13)
-                if any(
-                    stop in tokenizer.decode(whole.tokens[:length], skip_special_tokens=True)
-                    for stop in stops
-                )
+                if any(stop in tokenizer.decode(whole.tokens[:length]) for stop in stops)
             ),
             None,
         )
@@ -420,7 +419,7 @@ def test_capabilities_promise_exact_streams_in_float32_only(llama):
     assert len(run(coarse, requests_of(30))) == 30
     assert coarse.repeated_draws == 0
     mixed = TransformersEngine(
-        llama, None, END_TOKENS, SampleSettings(), lambda: torch.autocast("cpu", torch.bfloat16)
+        llama, str, END_TOKENS, SampleSettings(), lambda: torch.autocast("cpu", torch.bfloat16)
     )
     assert not mixed.capabilities.exact_streams
 
@@ -444,7 +443,7 @@ def test_a_state_space_model_is_refused():
 
 
 def test_streams_differ_in_everything_they_are_made_of():
-    """Seed, version, question, index and purpose each give another stream; the same give the same."""
+    """Seed, version, question, index and purpose each give another stream; the same, the same."""
     base = (0, 0, "q", 0, "train 1")
     others = [(1, 0, "q", 0, "train 1"), (0, 1, "q", 0, "train 1"), (0, 0, "p", 0, "train 1"),
               (0, 0, "q", 1, "train 1"), (0, 0, "q", 0, "train 2")]  # fmt: skip

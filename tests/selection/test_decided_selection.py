@@ -28,7 +28,7 @@ def batch_of(sizes):
 
 
 def mask_of(selection, groups):
-    rewards = torch.tensor(sum(groups, []))
+    rewards = torch.tensor([reward for group in groups for reward in group])
     return selection(batch_of([len(group) for group in groups]), rewards).tolist()
 
 

@@ -62,7 +62,7 @@ def test_weights_that_are_trained_stay_in_float32(model_folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: shutil.rmtree(folder), "there is no model folder"),
+        (shutil.rmtree, "there is no model folder"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
         (
@@ -140,8 +140,8 @@ def test_a_device_that_is_not_there(model_folder):
 
 
 def test_end_tokens_come_from_the_generation_config(own_folder):
-    """A list in generation_config.json counts whole; without any end token the model is refused, for
-    no rollout could ever end."""
+    """A list in generation_config.json counts whole; without any end token the model is refused,
+    for no rollout could ever end."""
     generation = own_folder / "generation_config.json"
     generation.write_text(json.dumps({"eos_token_id": [2, 7]}))
     assert load(own_folder).end_tokens == (2, 7)
@@ -173,8 +173,8 @@ def test_saving_gives_a_folder_that_transformers_loads(policy, tmp_path):
 
 
 def test_adapters_alone_are_trained(model_folder, llama):
-    """With a rank, the adapters are trainable and nothing else; they begin at no effect, the same in
-    every process, without touching torch's random state."""
+    """With a rank, the adapters are trainable and nothing else; they begin at no effect, the same
+    in every process, without touching torch's random state."""
     before = torch.random.get_rng_state()
     policy = load(model_folder, lora=LoraSettings(rank=3, alpha=6))
     assert torch.random.get_rng_state().equal(before)

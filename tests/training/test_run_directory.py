@@ -63,7 +63,7 @@ def test_a_second_process_is_kept_out(directory):
 
 
 def test_a_new_run_takes_a_new_or_an_empty_folder(tmp_path):
-    """Folders are made on the way; an empty one may be used; nothing is ever written into others."""
+    """Folders are made on the way; an empty one may be used; nothing is written into others."""
     RunDirectory.create(tmp_path / "a" / "b", {}).close()
     (tmp_path / "empty").mkdir()
     RunDirectory.create(tmp_path / "empty", {"seed": 1}).close()
@@ -129,8 +129,8 @@ def test_unfinished_steps_are_forgotten(directory):
 
 @pytest.mark.parametrize("cut", [1, 5, 11])
 def test_a_half_written_last_line_is_no_row(directory, cut):
-    """A kill in the middle of a line loses that line alone, and what is appended after a resume does
-    not grow onto the half."""
+    """A kill in the middle of a line loses that line alone, and what is appended after a resume
+    does not grow onto the half."""
     file = directory.path / "metrics.jsonl"
     directory.append("metrics.jsonl", [{"step": 1}, {"step": 2}])
     file.write_bytes(file.read_bytes()[:-cut])

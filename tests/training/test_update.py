@@ -202,8 +202,8 @@ class Recorder:
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_the_first_pass_is_on_policy(policy, ragged_batch, epochs):
-    """At the first pass over fresh rollouts the ratio is exactly 1, whether old log-probs are stored
-    for a second epoch or not; rounding at sampling never counts as a policy that moved."""
+    """At the first pass over fresh rollouts the ratio is exactly 1, whether old log-probs are
+    stored for a second epoch or not; rounding at sampling never counts as a policy that moved."""
     settings = UpdateSettings(learning_rate=1e-2, epochs=epochs)
     logp_old, values = behaviour(policy, settings, ragged_batch)
     assert (logp_old is None) == (epochs == 1)
@@ -273,8 +273,8 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
 
 
 def test_every_rollout_once_an_epoch(policy, ragged_batch):
-    """Minibatches cut a shuffled epoch without loss; the version counts optimiser steps; the rate is
-    asked for with the steps done; the same version shuffles alike."""
+    """Minibatches cut a shuffled epoch without loss; the version counts optimiser steps; the rate
+    is asked for with the steps done; the same version shuffles alike."""
     settings = UpdateSettings(epochs=2, minibatches=3, learning_rate=1e-5)
     policy.pass_tokens = 1
     asked, orders = [], []

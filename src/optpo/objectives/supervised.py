@@ -10,7 +10,7 @@ from optpo.objectives.token_batch import TokenBatch
 
 @dataclass(frozen=True)
 class SupervisedObjective:
-    """-log pi of every token kept, whatever its advantage: OptPO's supervised option (2512.02882)."""
+    """-log pi of every token kept, whatever its advantage: OptPO's other option (2512.02882)."""
 
     aggregate: Aggregate = "token-mean"
 

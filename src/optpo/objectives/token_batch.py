@@ -10,8 +10,8 @@ class TokenBatch:
     """What an objective sees, all (C,) float32: one entry a completion token.
 
     `logp` carries the gradient; `logp_old` is the behaviour policy's, `logp_ref` the reference's
-    (none where no KL is asked for); `values` (with gradient), `values_old` and `returns` exist where
-    a critic does.
+    (none where no KL is asked for); `values` (with gradient), `values_old` and `returns` exist
+    where a critic does.
     """
 
     logp: Tensor

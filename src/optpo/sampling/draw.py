@@ -15,7 +15,7 @@ FLOAT32_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Draw:
-    """Tokens (rows,) int64, their log-probs (rows,) float32, and which draws were too close to call."""
+    """Tokens (rows,) int64, their log-probs (rows,) float32, and which draws were too close."""
 
     tokens: Tensor
     logps: Tensor

@@ -66,7 +66,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do; `exact_streams`: a rollout's tokens depend on nothing but its request."""
+    """What an engine can do; `exact_streams`: a rollout's tokens depend on its request alone."""
 
     cancel: bool
     logps: bool

@@ -1,13 +1,14 @@
 """Ask an engine for rollouts and feed their votes back until every question has its verdict.
 
-Waves: for each question only as many rollouts are launched as could end its test if they all agreed,
-so that none is wasted; the engine stays full because many questions are asked at once. Votes are
-counted in the order of their index, never of arrival, so a verdict does not depend on timing.
+Waves: for each question only as many rollouts are launched as could end its test if they all
+agreed, so that none is wasted; the engine stays full because many questions are asked at once.
+Votes are counted in the order of their index, never of arrival, so a verdict does not depend on
+timing.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from optpo.batch import Rollout
 from optpo.errors import EngineError
@@ -25,6 +26,10 @@ class Classes(Protocol):
     @property
     def labels(self) -> list[str]:
         """A representative answer a class."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The classes, as a value that `json` can write."""
         ...
 
 
@@ -49,10 +54,20 @@ class Ballot:
         return sum(len(rollout.tokens) for rollout in self.rollouts)
 
     @property
+    def decided(self) -> bool:
+        """Whether the test has decided for the leader."""
+        return self.decision is not None and self.decision.kind == "decided"
+
+    @property
     def label(self) -> str | None:
         """The leader's answer where the test decided for it, else none."""
-        decided = self.decision is not None and self.decision.kind == "decided"
-        return self.leading if decided else None
+        return self.leading if self.decided else None
+
+    @property
+    def label_class(self) -> int:
+        """The class of `label`, -1 where there is none."""
+        leader = self.tally.leader
+        return leader if self.decided and leader is not None else -1
 
     @property
     def leading(self) -> str | None:

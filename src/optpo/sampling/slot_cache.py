@@ -10,7 +10,7 @@ PromptCache = list[tuple[Tensor, Tensor]]
 """Keys and values a layer, each (heads, prompt tokens, head size)."""
 
 
-class SlotLayer(CacheLayerMixin):
+class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # typed in part there
     """One layer's keys and values, (slots, heads, columns, head size).
 
     Rows are aligned at the right: the tokens of every row end at `end`, the next free column.
@@ -19,7 +19,7 @@ class SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # typed in part there
         self.rows = 0
         self.begin = 0
         self.end = 0
@@ -37,18 +37,21 @@ class SlotLayer(CacheLayerMixin):
             self.values[:, :, : old_values.shape[2]] = old_values
         self.is_initialized = True
 
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots and columns, those not in use too."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write one new column for the active rows and return all columns in use."""
-        assert self.keys is not None and self.values is not None
+        keys, values = self.buffers
         after = self.end + key_states.shape[-2]
-        self.keys[: self.rows, :, self.end : after] = key_states
-        self.values[: self.rows, :, self.end : after] = value_states
-        return (
-            self.keys[: self.rows, :, self.begin : after],
-            self.values[: self.rows, :, self.begin : after],
-        )
+        keys[: self.rows, :, self.end : after] = key_states
+        values[: self.rows, :, self.end : after] = value_states
+        return keys[: self.rows, :, self.begin : after], values[: self.rows, :, self.begin : after]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns in use with the query's, and the offset of the first."""
@@ -63,11 +66,12 @@ class SlotLayer(CacheLayerMixin):
         return -1
 
 
-class SlotCache(Cache):  # type: ignore[misc]
+class SlotCache(Cache):
     """All layers of a model; `lengths` (slots,) says how many columns of each row are its own."""
 
     def __init__(self, layers: int, slots: int) -> None:
-        super().__init__(layers=[SlotLayer() for _ in range(layers)])
+        self._slot_layers = [SlotLayer() for _ in range(layers)]
+        super().__init__(layers=[*self._slot_layers])
         self.slots = slots
         self.rows = 0
         self.columns = 0
@@ -79,9 +83,9 @@ class SlotCache(Cache):  # type: ignore[misc]
         length = prompt[0][0].shape[1]
         self._make_room(length, prompt)
         slot = self.rows
-        for layer, (keys, values) in zip(self.layers, prompt, strict=True):
-            layer.keys[slot, :, self.end - length : self.end] = keys
-            layer.values[slot, :, self.end - length : self.end] = values
+        for layer, own in zip(self._slot_layers, prompt, strict=True):
+            for buffer, columns in zip(layer.buffers, own, strict=True):
+                buffer[slot, :, self.end - length : self.end] = columns
         self.lengths[slot] = length
         self.rows += 1
         return slot
@@ -91,8 +95,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         last = self.rows - 1
         if slot != last:
             begin = self.end - int(self.lengths[last])
-            for layer in self.layers:
-                for buffer in (layer.keys, layer.values):
+            for layer in self._slot_layers:
+                for buffer in layer.buffers:
                     # Only the mover's own columns: what lies left of them is masked.
                     buffer[slot, :, begin : self.end] = buffer[last, :, begin : self.end]
             self.lengths[slot] = self.lengths[last]
@@ -106,7 +110,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             self._slide(keep=int(self.lengths[: self.rows].max()))
         lengths = self.lengths[: self.rows]
         begin = self.end - int(lengths.max())
-        for layer in self.layers:
+        for layer in self._slot_layers:
             layer.rows, layer.begin, layer.end = self.rows, begin, self.end
         columns = torch.arange(begin, self.end + 1)
         return columns >= (self.end - lengths)[:, None]
@@ -119,7 +123,7 @@ class SlotCache(Cache):  # type: ignore[misc]
     def _make_room(self, length: int, prompt: PromptCache) -> None:
         if self.columns == 0:
             self.columns = max(64, 2 * length)
-            for layer, (keys, values) in zip(self.layers, prompt, strict=True):
+            for layer, (keys, values) in zip(self._slot_layers, prompt, strict=True):
                 layer.make(self.slots, self.columns, keys, values)
         if self.rows == 0:
             self.end = 0
@@ -130,8 +134,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         # A prompt longer than every row so far: rows move right so that all still end together.
         if self.end + by >= self.columns:
             self._grow(self.end + by)
-        for layer in self.layers:
-            for buffer in (layer.keys, layer.values):
+        for layer in self._slot_layers:
+            for buffer in layer.buffers:
                 buffer[: self.rows, :, by : self.end + by] = buffer[
                     : self.rows, :, : self.end
                 ].clone()
@@ -142,8 +146,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         if keep > self.columns // 2:
             self._grow(self.columns)
         else:
-            for layer in self.layers:
-                for buffer in (layer.keys, layer.values):
+            for layer in self._slot_layers:
+                for buffer in layer.buffers:
                     buffer[: self.rows, :, :keep] = buffer[
                         : self.rows, :, self.end - keep : self.end
                     ].clone()
@@ -151,5 +155,6 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def _grow(self, at_least: int) -> None:
         self.columns = max(2 * self.columns, at_least + 1)
-        for layer in self.layers:
-            layer.make(self.slots, self.columns, layer.keys[0], layer.values[0])
+        for layer in self._slot_layers:
+            keys, values = layer.buffers
+            layer.make(self.slots, self.columns, keys[0], values[0])

@@ -2,8 +2,8 @@
 
 A finished or cancelled row leaves at once and a waiting one takes its slot; a question's prompt is
 computed once and its keys and values are shared out to all of its rollouts. In float32 a rollout's
-tokens depend on its own random stream alone: a draw so close that rounding could flip it is repeated
-on logits computed for that row by itself (`sampling/draw.py`).
+tokens depend on its own random stream alone: a draw so close that rounding could flip it is
+repeated on logits computed for that row by itself (`sampling/draw.py`).
 """
 
 from collections import OrderedDict, deque
@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from optpo.batch import FinishReason
 from optpo.errors import ModelError
@@ -26,14 +26,6 @@ from optpo.sampling.slot_cache import PromptCache, SlotCache
 
 PROMPT_CACHE_TOKENS = 16384
 PREFILL_PROMPTS = 16
-
-
-class Decoder(Protocol):
-    """What the engine needs of a tokenizer."""
-
-    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool) -> str:
-        """Text of the tokens."""
-        ...
 
 
 @dataclass
@@ -50,7 +42,7 @@ class TransformersEngine:
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: Decoder,
+        decode: Callable[[Sequence[int]], str],
         end_tokens: Sequence[int],
         settings: SampleSettings,
         precision: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -58,11 +50,11 @@ class TransformersEngine:
         layer_types = set(getattr(model.config, "layer_types", None) or ())
         if unknown := layer_types - {"full_attention", "sliding_attention"}:
             raise ModelError(
-                f"this model has layers of type {', '.join(sorted(unknown))}, whose state cannot be "
-                "shared between rollouts; use a model with attention layers only"
+                f"this model has layers of type {', '.join(sorted(unknown))}, whose state cannot "
+                "be shared between rollouts; use a model with attention layers only"
             )
         self._model = model
-        self._tokenizer = tokenizer
+        self._decode_text = decode
         self._end_tokens = frozenset(end_tokens)
         self._settings = settings
         # Outside float32 rounding is too coarse for any tolerance to make draws repeatable.
@@ -119,7 +111,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def poll(self) -> list[Completion]:
-        """Decode until at least one rollout finishes; empty when nothing is waiting or in flight."""
+        """Decode until at least one rollout finishes; empty when none is waiting or in flight."""
         with self._precision():
             while True:
                 self._admit()
@@ -188,7 +180,7 @@ class TransformersEngine:
         if row.tokens[-1] in self._end_tokens:
             return "stop"
         if self._settings.stop:
-            text = self._tokenizer.decode(row.tokens, skip_special_tokens=True)
+            text = self._decode_text(row.tokens)
             if any(stop in text for stop in self._settings.stop):
                 return "stop"
         return "length" if len(row.tokens) >= self._settings.max_new_tokens else None
@@ -242,12 +234,8 @@ class TransformersEngine:
             logits_to_keep=1,
         )
         for place, prompt in enumerate(wanted):
-            keys_values = [
-                (layer.keys[place, :, -len(prompt) :], layer.values[place, :, -len(prompt) :])
-                for layer in cache.layers
-            ]
             self._prompts[prompt] = (
-                [(keys.clone(), values.clone()) for keys, values in keys_values],
+                [_own_columns(layer, place, len(prompt)) for layer in cache.layers],
                 output.logits[place, -1].clone(),
             )
         self.prefill_tokens += sum(map(len, wanted))
@@ -257,3 +245,10 @@ class TransformersEngine:
                 break
             kept -= len(prompt)
             del self._prompts[prompt]
+
+
+def _own_columns(layer: object, row: int, length: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of a left-padded row without its padding, each (heads, length, head size)."""
+    assert isinstance(layer, DynamicLayer)
+    assert layer.keys is not None and layer.values is not None
+    return layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone()

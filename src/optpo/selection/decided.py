@@ -20,8 +20,7 @@ class DecidedSelection:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        if self.limit < 0:
-            raise SettingsError([f"limit is {self.limit}; it must be 0 (all rollouts) or more"])
+        _check(self.limit)
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
@@ -36,11 +35,17 @@ class AgreeingSelection:
 
     limit: int = 0
 
-    __post_init__ = DecidedSelection.__post_init__
+    def __post_init__(self) -> None:
+        _check(self.limit)
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
         return first_of_group(batch, self.limit) & (rewards > 0)
+
+
+def _check(limit: int) -> None:
+    if limit < 0:
+        raise SettingsError([f"limit is {limit}; it must be 0 (all rollouts) or more"])
 
 
 def first_of_group(batch: RolloutBatch, limit: int) -> Tensor:

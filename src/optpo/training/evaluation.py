@@ -23,7 +23,7 @@ class Voter:
         self.policy = policy
         self.answers = answers
         self.engine = TransformersEngine(
-            policy.model, policy.tokenizer, policy.end_tokens, sample, policy.mixed
+            policy.model, policy.decode, policy.end_tokens, sample, policy.mixed
         )
         self.verifier: MathVerifier | None = None
         self._stack = ExitStack()
@@ -42,6 +42,18 @@ class Voter:
             Ballot(name, tokens, AnswerClasses(self.answers, self.verifier))
             for name, tokens in prompts.items()
         ]
+
+    def copy(self, ballot: Ballot) -> Ballot:
+        """A ballot with the same votes, which may go on without the first one's knowing."""
+        classes = AnswerClasses.from_json(ballot.classes.to_json(), self.answers, self.verifier)
+        return Ballot(
+            ballot.prompt_id,
+            ballot.prompt_tokens,
+            classes,
+            ballot.tally,
+            list(ballot.rollouts),
+            launched=ballot.tally.total,
+        )
 
     def vote(
         self,
@@ -73,7 +85,7 @@ class Voter:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of a question set where gold is known: mean over rollouts with its interval, and of the vote."""
+    """Of questions whose gold is known: mean over rollouts with its interval, and of the vote."""
 
     mean: float
     mean_low: float

@@ -23,9 +23,12 @@ class GuardSettings:
         problems = []
         if self.entropy_floor < 0:
             problems.append(f"entropy_floor is {self.entropy_floor}; it must be 0 (off) or more")
-        for name in ("max_flip_rate", "max_undecided"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                problems.append(f"{name} is {value}; it must lie between 0 and 1 (off)")
+        shares = {"max_flip_rate": self.max_flip_rate, "max_undecided": self.max_undecided}
+        problems += [
+            f"{name} is {value}; it must lie between 0 and 1 (off)"
+            for name, value in shares.items()
+            if not 0 <= value <= 1
+        ]
         if problems:
             raise SettingsError(problems)
 

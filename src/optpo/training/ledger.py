@@ -1,7 +1,8 @@
 """What a run has spent so far, and what the fixed budget would have cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from optpo.sampling.scheduler import Ballot
 
@@ -11,10 +12,10 @@ FIXED_BUDGET_VOTES = 64
 
 @dataclass
 class Ledger:
-    """Running totals; tokens are completion tokens. `seconds` are of this run over all its sittings.
+    """Running totals over steps; tokens are completion tokens.
 
-    `tokens` were sampled to vote and train: kept ones were trained on, cancelled ones come on top.
-    Evaluation and audit are counted apart.
+    `tokens` were sampled to vote and train, of which `tokens_kept` were trained on; cancelled ones
+    come on top. Evaluation and audit are counted apart. Seconds are over all sittings of a run.
     """
 
     rollouts: int = 0
@@ -26,15 +27,30 @@ class Ledger:
     tokens_evaluation: int = 0
     tokens_audit: int = 0
     fixed_budget_tokens: int = 0
-    labels: int = 0
+    labels_judged: int = 0
     labels_right: int = 0
-    labels_with_gold: int = 0
     seconds: float = 0.0
     seconds_sampling: float = 0.0
     seconds_update: float = 0.0
     verdicts: dict[str, int] = field(
         default_factory=lambda: {"decided": 0, "capped": 0, "tied": 0, "empty": 0}
     )
+
+    @property
+    def tokens_spent(self) -> int:
+        """Tokens sampled to vote and train, cancelled ones among them."""
+        return self.tokens + self.tokens_cancelled
+
+    def add_step(self, row: Mapping[str, Any]) -> None:
+        """Count a step by its metrics row."""
+        for name in (
+            "rollouts", "rollouts_kept", "rollouts_cancelled", "tokens", "tokens_kept",
+            "tokens_cancelled", "tokens_audit", "fixed_budget_tokens", "labels_judged",
+            "labels_right", "seconds_sampling", "seconds_update",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name) + row[name])
+        for kind, count in row["verdicts"].items():
+            self.verdicts[kind] += count
 
     def to_json(self) -> dict[str, object]:
         """All totals."""

@@ -1,7 +1,7 @@
 """Load a policy: embedded, from a folder, from a GGUF file, or from the hub."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,14 +22,14 @@ def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 
     Raises ModelError if the folder is missing, or holds no weights, not all of them, or pickles.
     """
     # Its bars would run through the run's own view.
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # not typed there
     name, keywords = _source(settings.name)
     device = _device(settings.device)
     precision = _precision(settings.precision, device)
     keywords |= {"trust_remote_code": settings.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **keywords)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             output_loading_info=True,
             # Adapters train well on rounded weights; weights that are trained themselves do not.
@@ -41,6 +41,7 @@ def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"the model {settings.name!r} cannot be loaded: {reason}") from error
+    model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             f"the model {settings.name!r} lacks {len(missing)} of its weights ({missing[0]}, ...): "
@@ -118,15 +119,16 @@ def _with_lora(model: PreTrainedModel, settings: LoraSettings) -> PreTrainedMode
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any positive number will do
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     # Adapters begin at random: from a seed of their own, so that a resumed run has the same.
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        adapted: PreTrainedModel = get_peft_model(model, config, autocast_adapter_dtype=True)
-    return adapted.eval()
+        adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=True)
+    # Not a PreTrainedModel itself, but it hands on all that is asked of one.
+    return cast(PreTrainedModel, adapted.eval())
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:

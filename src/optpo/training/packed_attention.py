@@ -1,4 +1,4 @@
-"""Attention over sequences laid end to end, without padding anywhere but inside the attention itself.
+"""Attention over sequences laid end to end, padded nowhere but inside the attention itself.
 
 Linear layers see the flat tokens; for the attention the sequences are spread over rows, so that its
 cost grows with the square of a sequence's length and not of the whole pack's.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Policy:
         """Write model and tokenizer as a folder that transformers loads; adapters are merged in."""
         temporary = folder.with_name(f".{folder.name}.writing")
         shutil.rmtree(temporary, ignore_errors=True)
-        model = self.model
+        model: Any = self.model
         if hasattr(model, "merge_and_unload"):
             model = copy.deepcopy(model).merge_and_unload()
         model.save_pretrained(temporary)

@@ -1,11 +1,38 @@
-"""From questions to the tokens a policy is asked with."""
+"""The questions of a run, and the tokens a policy is asked with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from optpo.data import Question
+from optpo.data import Question, load_questions
 from optpo.errors import ModelError
 from optpo.training.policy import Policy
+from optpo.training.run_directory import RunDirectory
 from optpo.training.settings import DataSettings, ModelSettings
+
+QUESTIONS, UNSEEN = "questions.jsonl", "unseen.jsonl"
+
+
+def questions_of_run(
+    data: DataSettings, directory: RunDirectory
+) -> tuple[list[Question], list[Question]]:
+    """Those to adapt to and those to watch; the run's own copies where it has begun."""
+    sources = (
+        (directory.path / QUESTIONS, data.questions, data.limit),
+        (directory.path / UNSEEN, data.unseen, None),
+    )
+    questions, unseen = (
+        [] if named is None else load_questions(kept if kept.exists() else named, limit)
+        for kept, named, limit in sources
+    )
+    return questions, unseen
+
+
+def question_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
+    """The lines of a questions file."""
+    for question in questions:
+        prompt = question.prompt
+        text = prompt if isinstance(prompt, str) else [vars(message) for message in prompt]
+        yield {"id": question.id, "prompt": text, "gold": question.gold}
 
 
 def prompt_tokens(

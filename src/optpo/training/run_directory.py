@@ -19,8 +19,8 @@ LEDGERS = ("metrics.jsonl", "evaluations.jsonl", "verdicts.jsonl")
 class RunDirectory:
     """The folder of one run, locked against a second process while it is open.
 
-    Files: config.yaml, questions.jsonl, the ledgers (a line a step, evaluation or verdict), rollouts/,
-    checkpoints/, final/, summary.json.
+    Files: config.yaml, questions.jsonl, the ledgers (a line a step, evaluation or verdict),
+    rollouts/, checkpoints/, final/, summary.json.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> "RunDirectory":
-        """Make the folder and write its settings. Raises RunDirectoryError unless it is new or empty."""
+        """Make the folder and write its settings.
+
+        Raises RunDirectoryError unless it is new or empty.
+        """
         if path.exists() and not path.is_dir():
             raise RunDirectoryError(f"{path} is a file; choose a folder for the run")
         if (path / CONFIG).exists():
@@ -79,7 +82,7 @@ class RunDirectory:
         replace_text(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop what was written for steps after `step`: the traces of a step that was not finished."""
+        """Drop what was written for steps after `step`: traces of a step that was not finished."""
         for name in LEDGERS:
             file = self.path / name
             if file.exists():

@@ -120,10 +120,10 @@ class UniformPrompts:
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Rollouts a question when accuracy is measured, before, after and every `every` steps (0: not).
+    """Rollouts a question when accuracy is measured: before, after, each `every` steps (0: not).
 
-    0 samples leave a set out. Evaluation rollouts are never trained on, and their tokens are counted
-    apart.
+    0 samples leave a set out. Evaluation rollouts are never trained on, and their tokens are
+    counted apart.
     """
 
     samples: int = 16

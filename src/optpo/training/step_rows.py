@@ -10,18 +10,20 @@ from optpo.batch import Rollout, RolloutBatch, segment_spread
 from optpo.data import Question
 from optpo.sampling.scheduler import Ballot
 from optpo.training.evaluation import Voter, accuracy, verdict_of
+from optpo.training.ledger import fixed_budget_tokens
 
 
 def metrics_row(
     voter: Voter,
     ballots: Sequence[Ballot],
+    audits: Mapping[str, Ballot],
     questions: Mapping[str, Question],
     batch: RolloutBatch,
     rewards: Tensor,
     keep: Tensor,
     flips: Sequence[bool | None],
 ) -> dict[str, Any]:
-    """What a step was before its update; gold is read here, to report, and nowhere else in a step."""
+    """What a step was before its update; gold is read here, to report, and nowhere else in it."""
     reached = accuracy(voter, ballots, questions)
     judged = [
         voter.correct(ballot.label, gold)
@@ -33,9 +35,12 @@ def metrics_row(
     tokens, kept = int(batch.lengths.sum()), int(batch.lengths[keep].sum())
     rewarded = ~rewards.isnan()
     spread = segment_spread(rewards[rewarded], batch.groups[rewarded], batch.group_count)
+    before_audit = sum(ballot.tokens for ballot in ballots if ballot.prompt_id in audits)
     return {
         "accuracy": None if reached is None else reached.mean,
         "label_accuracy": sum(judged) / len(judged) if judged else None,
+        "labels_judged": len(judged),
+        "labels_right": sum(judged),
         "questions": len(ballots),
         "rollouts": batch.rollouts,
         "rollouts_kept": int(keep.sum()),
@@ -44,6 +49,8 @@ def metrics_row(
         "tokens_kept": kept,
         "tokens_untrained": tokens - kept,
         "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
+        "tokens_audit": sum(audit.tokens for audit in audits.values()) - before_audit,
+        "fixed_budget_tokens": fixed_budget_tokens(ballots),
         "verdicts": {kind: kinds.count(kind) for kind in ("decided", "capped", "tied", "empty")},
         "undecided_share": 1 - kinds.count("decided") / len(kinds),
         "mean_votes": batch.rollouts / len(ballots),

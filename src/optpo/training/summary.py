@@ -20,7 +20,7 @@ def summarise(
         chosen = [row[name] for row in rows if row["set"] == of]
         return chosen[which] if chosen else None
 
-    judged = ledger.labels_with_gold
+    judged = ledger.labels_judged
     return {
         "recipe": settings.recipe,
         "model": settings.model.name or "embedded",

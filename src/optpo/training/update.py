@@ -1,4 +1,4 @@
-"""One policy update: from a batch with rewards to moved weights, or to none where that would harm."""
+"""One policy update: from a batch with rewards to moved weights, or none where that would harm."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class UpdateSettings:
 
     A step passes `epochs` times over its rollouts, each time in `minibatches` optimiser steps.
     `pass_tokens` bounds the tokens of one forward pass: memory, not results in exact arithmetic.
-    `warmup` optimiser steps raise the learning rate from 0; `decay` cosine lowers it to 0 at the last.
+    `warmup` optimiser steps raise the learning rate from 0; `decay` cosine lowers it towards 0 at
+    the last.
     """
 
     learning_rate: float = 1e-6
@@ -160,7 +161,7 @@ def update(
 def _minibatches(
     batch: RolloutBatch, settings: UpdateSettings, version: int, epoch: int
 ) -> list[Tensor]:
-    """Rollout numbers an optimiser step; shuffled by a generator of their own when there are several."""
+    """Rollout numbers an optimiser step; shuffled by a generator of their own if several."""
     if settings.minibatches == 1:
         return [torch.arange(batch.rollouts)]
     generator = torch.Generator().manual_seed(version * 1009 + epoch)

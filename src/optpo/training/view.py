@@ -12,7 +12,7 @@ class RunView(Protocol):
         ...
 
     def progress(self, stage: str, done: int, total: int, detail: str) -> None:
-        """`done` of `total` questions of a stage have their verdict; `detail` names what is counted."""
+        """`done` of `total` questions of a stage have a verdict; `detail` names what is counted."""
         ...
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
