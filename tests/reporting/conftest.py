@@ -43,7 +43,7 @@ def fabricate_run(
         rollouts = [row for verdict in of_step for row in _rollouts(verdict, step, chance)]
         write_lines(directory / "rollouts" / f"step-{step:05d}.jsonl", rollouts)
         row = _metrics(step, of_step, rollouts, chance, learned, gold)
-        spent += row["tokens"]
+        spent += row["tokens"] + row["tokens_cancelled"]
         fixed += 64 * QUESTIONS * 118
         seconds += row["seconds"]
         row |= {"tokens_total": spent, "fixed_budget_tokens_total": fixed}
@@ -148,11 +148,11 @@ def _metrics(
         "step": step, "version": step, "accuracy": 0.9 * right - 0.1 if gold else None,
         "label_accuracy": right if gold else None, "questions": len(verdicts), "rollouts": votes,
         "rollouts_kept": int(votes * 0.7), "rollouts_cancelled": votes // 9,
-        "tokens": votes * 118 + cancelled, "tokens_kept": kept,
-        "tokens_untrained": votes * 118 - kept, "tokens_cancelled": cancelled,
+        "tokens": votes * 118, "tokens_kept": kept,
+        "tokens_untrained": votes * 118 - kept, "tokens_cancelled": cancelled, "tokens_audit": 9_000,
         "verdicts": {kind: kinds.count(kind) for kind in ("decided", "capped", "tied", "empty")},
         "mean_votes": votes / len(verdicts), "entropy": 1.1 - 0.5 * learned + 0.05 * chance.random(),
-        "loss": chance.gauss(0, 0.02), "gradient_norm": 0.6 + 0.3 * chance.random(), "kl": 0.01,
+        "loss": chance.gauss(0, 0.02), "gradient_norm": 0.6 + 0.3 * chance.random(), "kl": 0.002 * step,
         "clip_share": 0.02, "zero_variance_groups": 3,
         "label_flip_rate": None if step == 1 else max(0.0, 0.3 - 0.2 * learned),
         "undecided_share": kinds.count("capped") / len(kinds),
@@ -188,7 +188,8 @@ def _summary(
     return {
         "recipe": "optpo-grpo", "model": "tiny-math-100m", "seed": seed, "steps": STEPS,
         "questions": QUESTIONS, "rollouts": sum(row["rollouts"] for row in metrics),
-        "tokens_generated": metrics[-1]["tokens_total"],
+        "tokens_generated": sum(row["tokens"] for row in metrics),
+        "tokens_evaluation": 3 * QUESTIONS * 16 * 118,
         "tokens_cancelled": sum(row["tokens_cancelled"] for row in metrics),
         "seconds": seconds, "seconds_sampling": 0.7 * seconds, "seconds_update": 0.3 * seconds,
         "accuracy_before": measured("adapt", "mean", 0),

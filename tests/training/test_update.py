@@ -272,10 +272,11 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
     assert max(actor) == pytest.approx(0.5e-4, rel=1e-2)
 
 
-def test_every_rollout_once_an_epoch(policy, ragged_batch):
-    """Minibatches cut a shuffled epoch without loss; the version counts optimiser steps; the rate
+@pytest.mark.parametrize("minibatches", [3, 8, 11, 50])
+def test_every_rollout_once_an_epoch(policy, ragged_batch, minibatches):
+    """As many minibatches as asked for, or as there are rollouts, cut a shuffled epoch; the version counts optimiser steps; the rate
     is asked for with the steps done; the same version shuffles alike."""
-    settings = UpdateSettings(epochs=2, minibatches=3, learning_rate=1e-5)
+    settings = UpdateSettings(epochs=2, minibatches=minibatches, learning_rate=1e-5)
     policy.pass_tokens = 1
     asked, orders = [], []
     for _ in range(2):
@@ -293,9 +294,10 @@ def test_every_rollout_once_an_epoch(policy, ragged_batch):
             lambda done: asked.append(done) or 1.0,
         )
         orders.append([int(seen.advantages[0]) for seen in recorder.seen])
-    assert asked == [0, 1, 2, 3, 4, 5] * 2
-    assert policy.version == 6
     rollouts = ragged_batch.rollouts
+    steps = 2 * min(minibatches, rollouts)
+    assert asked == [*range(steps)] * 2
+    assert policy.version == steps
     for order in orders:
         assert sorted(order[:rollouts]) == sorted(order[rollouts:]) == list(range(rollouts))
     assert orders[0] == orders[1]

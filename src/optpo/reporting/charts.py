@@ -5,6 +5,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optpo.reporting import svg
+from optpo.reporting.curves import (
+    Curve,
+    amount_axis,
+    describe,
+    label_ends,
+    pairs_of,
+    percent_formatter,
+    plot,
+    share_axis,
+)
 from optpo.reporting.formatting import amount
 from optpo.reporting.overview import Ledger
 from optpo.reporting.run_data import RunData, number
@@ -37,17 +47,6 @@ class Track:
         return svg.DASHES[self.place // len(svg.SERIES) % len(svg.DASHES)]
 
 
-@dataclass(frozen=True)
-class _Curve:
-    x: Sequence[float]
-    y: Sequence[float]
-    label: str
-    colour: str
-    dash: Any = "solid"
-    marker: str = "o"
-    hollow: bool = False
-
-
 def tracks(runs: Sequence[RunData]) -> tuple[Track, ...]:
     """Give every run its mark."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -60,7 +59,7 @@ def tracks(runs: Sequence[RunData]) -> tuple[Track, ...]:
 def evaluation_chart(runs: Sequence[Track], set_name: str) -> str | None:
     """Accuracy on a question set against tokens generated; one run also shows its majority vote."""
     alone = len(runs) == 1
-    curves: list[_Curve] = []
+    curves: list[Curve] = []
     bands: list[tuple[list[float], list[float], list[float], str]] = []
     dots: list[tuple[list[float], list[float], str]] = []
     for track in runs:
@@ -75,7 +74,7 @@ def evaluation_chart(runs: Sequence[Track], set_name: str) -> str | None:
             continue
         label = "mean" if alone else track.mark
         curves.append(
-            _Curve([p[0] for p in points], [p[1] for p in points], label, track.colour, track.dash)
+            Curve([p[0] for p in points], [p[1] for p in points], label, track.colour, track.dash)
         )
         banded = [
             (x, low, high) for x, _, low, high in points if low is not None and high is not None
@@ -86,55 +85,65 @@ def evaluation_chart(runs: Sequence[Track], set_name: str) -> str | None:
         if alone:
             curves += _majority(rows)
             if set_name == "adapt":
-                dots.append((*_pairs(track.run.steps, "tokens_total", "accuracy"), track.colour))
+                dots.append((*pairs_of(track.run.steps, "tokens_total", "accuracy"), track.colour))
     if not curves:
         return None
 
     def paint(axes: "Axes") -> None:
         for x, low, high, colour in bands:
-            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.fill_between(
+                x, low, high, color=colour, alpha=0.13 if len(bands) < 3 else 0.06, linewidth=0
+            )
         for x, y, colour in dots:
-            axes.plot(x, y, ".", color=colour, alpha=0.35, markersize=5, linestyle="none")
-        _plot(axes, curves)
-        _share_axis(axes)
-        _amount_axis(axes, "tokens generated")
-        _label_ends(axes, curves)
+            axes.plot(x, y, ".", color=colour, alpha=0.5, markersize=6, linestyle="none")
+        plot(axes, curves)
+        share_axis(axes)
+        amount_axis(axes, "tokens generated")
+        label_ends(axes, curves)
 
     return svg.draw(
-        f"evaluation-{set_name}", f"Accuracy, {set_name} set", _told(curves, 100, "%"), paint
+        f"evaluation-{set_name}", f"Accuracy, {set_name} set", describe(curves, 100, "%"), paint
     )
 
 
 def steps_chart(
-    runs: Sequence[Track], measures: Sequence[tuple[str, str]], identity: str, share: bool = False
+    runs: Sequence[Track],
+    measures: Sequence[tuple[str, str]],
+    identity: str,
+    share: bool = False,
+    from_zero: bool = False,
+    size: tuple[float, float] = svg.WIDE,
 ) -> str | None:
     """Measures of the steps, (key, label) each, over steps; several runs show only the first."""
-    curves: list[_Curve] = []
+    curves: list[Curve] = []
     for track in runs:
         for place, (key, label) in enumerate(measures[: 1 if len(runs) > 1 else None]):
-            x, y = _pairs(track.run.steps, "step", key)
+            x, y = pairs_of(track.run.steps, "step", key)
             if x:
                 colour = track.colour if len(runs) > 1 else svg.SERIES[place]
                 text = track.mark if len(runs) > 1 else label
-                curves.append(_Curve(x, y, text, colour, track.dash, marker=""))
+                curves.append(Curve(x, y, text, colour, track.dash, marker=""))
     if not curves:
         return None
 
     def paint(axes: "Axes") -> None:
         from matplotlib.ticker import MaxNLocator
 
-        _plot(axes, curves)
+        plot(axes, curves)
         if share:
-            _share_axis(axes)
+            share_axis(axes)
         else:
             axes.margins(y=0.12)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel("step")
         if len(runs) > 1 or len(measures) > 1:
-            _label_ends(axes, curves)
+            label_ends(axes, curves)
 
-    told = _told(curves, 100 if share else 1, "%" if share else "")
-    return svg.draw(identity, f"{measures[0][1]} over steps", told, paint)
+    told = describe(curves, 100 if share else 1, "%" if share else "")
+    return svg.draw(identity, f"{measures[0][1]} over steps", told, paint, size)
 
 
 def votes_chart(runs: Sequence[Track]) -> str | None:
@@ -183,13 +192,13 @@ def calibration_chart(bins: Sequence[tuple[Track, "Sequence[CalibrationBin]"]]) 
             for row in rows:
                 text = str(row.count) if len(filled) == 1 else track.mark
                 axes.annotate(
-                    text, (row.claimed, row.observed), (-7, -3), textcoords="offset points",
-                    ha="right", va="top", fontsize=10, color=track.colour,
+                    text, (row.claimed, row.interval_low), (0, -4), textcoords="offset points",
+                    ha="center", va="top", fontsize=10, color=track.colour,
                 )  # fmt: skip
         axes.set_xlim(floor - 0.03, 1.03)
-        axes.set_ylim(floor - 0.03, 1.03)
-        axes.xaxis.set_major_formatter(_percent_formatter())
-        axes.yaxis.set_major_formatter(_percent_formatter())
+        axes.set_ylim(floor - 0.07, 1.03)
+        axes.xaxis.set_major_formatter(percent_formatter())
+        axes.yaxis.set_major_formatter(percent_formatter())
         axes.set_xlabel("confidence claimed")
 
     told = "; ".join(
@@ -232,7 +241,7 @@ def ledger_chart(ledgers: Sequence[tuple[Track, Ledger, float | None]]) -> str |
         axes.grid(visible=True, axis="x")
         axes.margins(x=0.16)
         axes.set_xlim(left=0)
-        _amount_axis(axes, "tokens")
+        amount_axis(axes, "tokens")
 
     told = "; ".join(
         f"{amount(ledger.tokens_kept)} tokens kept, {amount(ledger.tokens_untrained)} not trained on, "
@@ -240,22 +249,15 @@ def ledger_chart(ledgers: Sequence[tuple[Track, Ledger, float | None]]) -> str |
         for _, ledger, fixed in ledgers
     )
     bars = sum(2 if fixed else 1 for _, _, fixed in ledgers)
-    return svg.draw("ledger", "Where the tokens went", told, paint, height=60 + 34 * bars)
+    return svg.draw(
+        "ledger", "Where the tokens went", told, paint, size=(svg.WIDE[0], 56 + 32 * bars)
+    )
 
 
-def _majority(rows: Sequence[Any]) -> list[_Curve]:
-    x, y = _pairs(rows, "tokens_total", "majority")
+def _majority(rows: Sequence[Any]) -> list[Curve]:
+    x, y = pairs_of(rows, "tokens_total", "majority")
     dash = svg.DASHES[1]
-    return [_Curve(x, y, "majority", svg.SERIES[1], dash, marker="s", hollow=True)] if x else []
-
-
-def _pairs(rows: Sequence[Any], x_key: str, y_key: str) -> tuple[list[float], list[float]]:
-    pairs = [
-        (x, y)
-        for row in rows
-        if (x := number(row, x_key)) is not None and (y := number(row, y_key)) is not None
-    ]
-    return [x for x, _ in pairs], [y for _, y in pairs]
+    return [Curve(x, y, "majority", svg.SERIES[1], dash, marker="s", hollow=True)] if x else []
 
 
 def _votes(run: RunData) -> list[int]:
@@ -288,78 +290,8 @@ def _shares_done(axes: "Axes", votes: Sequence[tuple[Track, list[int]]], most: i
             color=track.colour, fontweight="bold",
         )  # fmt: skip
     axes.set_ylim(0, 1.03)
-    axes.yaxis.set_major_formatter(_percent_formatter())
-
-
-def _plot(axes: "Axes", curves: Sequence[_Curve]) -> None:
-    for curve in curves:
-        axes.plot(
-            curve.x,
-            curve.y,
-            color=curve.colour,
-            linestyle=curve.dash,
-            # A line needs two points; a single one must still be seen.
-            marker=curve.marker or ("o" if len(curve.x) == 1 else ""),
-            markersize=5.5,
-            markerfacecolor=svg.SURFACE if curve.hollow else curve.colour,
-            linewidth=1.6 if curve.hollow else 2.0,
-        )
-
-
-def _label_ends(axes: "Axes", curves: Sequence[_Curve]) -> None:
-    """Write each curve's name at its right end, pushed apart where ends are close."""
-    low, high = axes.get_ylim()
-    gap = 0.085 * (high - low)
-    right = max(max(curve.x) for curve in curves)
-    heights: list[float] = []
-    for curve in sorted(curves, key=lambda curve: curve.y[-1]):
-        heights.append(max(curve.y[-1], heights[-1] + gap) if heights else curve.y[-1])
-        axes.annotate(
-            curve.label, (right, heights[-1]), (8, 0), textcoords="offset points", va="center",
-            color=curve.colour, fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
-
-
-def _share_axis(axes: "Axes") -> None:
-    """Percent, never zoomed so far that noise looks like news."""
-    low, high = axes.get_ylim()
-    middle, reach = (low + high) / 2, max(0.06, (high - low) / 2)
-    low, high = middle - reach, middle + reach
-    if low < 0:
-        low, high = -0.01, high - low
-    if high > 1:
-        low, high = max(-0.01, low - (high - 1)), 1.01
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_formatter(_percent_formatter())
-
-
-def _amount_axis(axes: "Axes", label: str) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _round_amount(value)))
-    axes.set_xlabel(label)
-
-
-def _round_amount(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:g} {unit}"
-    return f"{value:g}"
-
-
-def _percent_formatter() -> Any:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.yaxis.set_major_formatter(percent_formatter())
 
 
 def _note(axes: "Axes", x: float, row: int, text: str) -> None:
     axes.annotate(text, (x, row), (5, 0), textcoords="offset points", va="center", color=svg.INK)
-
-
-def _told(curves: Sequence[_Curve], scale: float, unit: str) -> str:
-    return "; ".join(
-        f"{curve.label}: from {scale * curve.y[0]:.3g}{unit} to {scale * curve.y[-1]:.3g}{unit}"
-        for curve in curves
-    )

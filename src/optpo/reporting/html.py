@@ -15,6 +15,7 @@ from optpo.reporting.charts import Track
 from optpo.reporting.overview import Overview, overview
 from optpo.reporting.questions import ListedQuestion, list_questions
 from optpo.reporting.run_data import Row, RunData, number, read_run
+from optpo.reporting.svg import COMPACT
 
 if TYPE_CHECKING:
     from optpo.voting.calibration import CalibrationBin
@@ -145,10 +146,10 @@ def _audits(run: RunData) -> tuple[list[float], list[bool]]:
 
 
 def _fact(run: RunData, name: str) -> str:
-    """Return a setting's short form: itself, or the name or path it is known by."""
+    """Return a setting's short form: itself, or the name it is known by."""
     value = run.summary.get(name, run.config.get(name))
     if isinstance(value, Mapping):
-        value = next((value[key] for key in ("name", "path", "id") if value.get(key)), None)
+        value = value.get("name") or "embedded"
     return formatting.NOTHING if value is None else formatting.one_line(value, longest=60)
 
 
@@ -187,18 +188,9 @@ def _progress_charts(runs: Sequence[Track]) -> list[_Chart]:
             "mean over samples with its interval, and the majority vote; dots: the step's rollouts",
             "questions the run never trained on",
         ]
-    sampled = [("accuracy", "rollouts"), ("label_accuracy", "labels")]
-    labels = [_Chart(
-        "Labels and rollouts, by step" if len(runs) == 1 else "Accuracy of rollouts, by step",
-        "share of each step's rollouts, and of its labels, that equal gold"
-        if len(runs) == 1
-        else "share of each step's rollouts that equal gold",
-        charts.steps_chart(runs, sampled, "sampled", share=True),
-    )]  # fmt: skip
     return [
         _Chart("Adapted questions", captions[0], charts.evaluation_chart(runs, "adapt")),
         _Chart("Unseen questions", captions[1], charts.evaluation_chart(runs, "unseen")),
-        *(chart for chart in labels if chart.drawing),
     ]
 
 
@@ -206,7 +198,7 @@ def _votes_charts(runs: Sequence[Track]) -> list[_Chart]:
     caption = "how many verdicts took how many votes" if len(runs) == 1 else (
         "share of verdicts reached with so many votes or fewer"
     )  # fmt: skip
-    mean = charts.steps_chart(runs, [("mean_votes", "votes")], "mean-votes")
+    mean = charts.steps_chart(runs, [("mean_votes", "votes")], "mean-votes", from_zero=True)
     return [
         _Chart("Votes before stopping", caption, charts.votes_chart(runs)),
         _Chart("Mean votes, by step", "a policy that agrees with itself needs fewer", mean),
@@ -230,14 +222,25 @@ def _ledger_chart(pages: Sequence[_Page]) -> str | None:
 
 
 def _training_charts(runs: Sequence[Track]) -> list[_Chart]:
+    gold = [("accuracy", "rollouts"), ("label_accuracy", "labels")]
+    if len(runs) == 1:
+        title, caption = "Rollouts and labels", "share of the step's that equal gold"
+    else:
+        title, caption = "Rollouts", "share of the step's that equal gold"
+    first = _Chart(
+        title, caption, charts.steps_chart(runs, gold, "sampled", share=True, size=COMPACT)
+    )
     asked = (
         ("Entropy", "nats a token", "entropy", False),
         ("Gradient norm", "before clipping", "gradient_norm", False),
+        ("KL divergence", "from the reference, nats a token", "kl", False),
         ("Undecided questions", "share of the step's questions", "undecided_share", True),
         ("Label flips", "labels that changed since the last visit", "label_flip_rate", True),
     )
     drawn = (
-        _Chart(title, caption, charts.steps_chart(runs, [(key, title)], key, share=share))
+        _Chart(
+            title, caption, charts.steps_chart(runs, [(key, title)], key, share=share, size=COMPACT)
+        )
         for title, caption, key, share in asked
     )
-    return [chart for chart in drawn if chart.drawing]
+    return [chart for chart in (first, *drawn) if chart.drawing]

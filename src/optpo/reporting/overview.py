@@ -20,10 +20,24 @@ class Change:
         """Whether at least one of the two was measured."""
         return self.before is not None or self.after is not None
 
+    @property
+    def direction(self) -> str:
+        """`better` or `worse`, or `unclear` where the interval holds what was measured before."""
+        if self.before is None or self.after is None:
+            return "unclear"
+        if self.after > self.before and (self.low is None or self.low > self.before):
+            return "better"
+        if self.after < self.before and (self.high is None or self.high < self.before):
+            return "worse"
+        return "unclear"
+
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where rollouts and tokens went: trained on, finished but not trained on, cancelled."""
+    """Where rollouts and tokens went: trained on, finished but not trained on, cancelled.
+
+    Audits and evaluations are no part of adapting and stand apart; None where not counted.
+    """
 
     rollouts_kept: float
     rollouts_untrained: float
@@ -31,6 +45,8 @@ class Ledger:
     tokens_kept: float
     tokens_untrained: float
     tokens_cancelled: float
+    tokens_audit: float | None
+    tokens_evaluation: float | None
 
     @property
     def rollouts(self) -> float:
@@ -45,13 +61,13 @@ class Ledger:
 
 @dataclass(frozen=True)
 class KindOfVerdict:
-    """The verdicts of one kind; `label_accuracy` is over those whose gold is known."""
+    """The verdicts of one kind; `correct` is the share of leading answers that equal known gold."""
 
     kind: str
     count: int
     mean_votes: float | None
     mean_confidence: float | None
-    label_accuracy: float | None
+    correct: float | None
 
 
 @dataclass(frozen=True)
@@ -90,8 +106,8 @@ def overview(run: RunData) -> Overview:
         adapt_majority=_change(run, "adapt", "majority", "majority"),
         unseen=_change(run, "unseen", "mean", "unseen_accuracy"),
         unseen_majority=_change(run, "unseen", "majority", "unseen_majority"),
-        label_accuracy=_first(number(summary, "label_accuracy"), _label_accuracy(run.verdicts)),
-        tokens=_first(number(last, "tokens_total"), number(summary, "tokens_generated")),
+        label_accuracy=_first(number(summary, "label_accuracy"), _label_accuracy(run)),
+        tokens=_first(number(last, "tokens_total"), tokens_spent(summary)),
         fixed_budget_tokens=_first(
             number(last, "fixed_budget_tokens_total"), number(summary, "fixed_budget_tokens")
         ),
@@ -101,9 +117,15 @@ def overview(run: RunData) -> Overview:
         ),
         seconds_update=_first(number(summary, "seconds_update"), total(steps, "seconds_update")),
         mean_votes=sum(votes) / len(votes) if votes else None,
-        ledger=_ledger(steps),
+        ledger=_ledger(run),
         kinds=_kinds(run),
     )
+
+
+def tokens_spent(summary: Row) -> float | None:
+    """Return the tokens of votes and training with those cancelled, which the summary adds last."""
+    tokens = number(summary, "tokens_generated")
+    return None if tokens is None else tokens + (number(summary, "tokens_cancelled") or 0.0)
 
 
 def _first(*values: float | None) -> float | None:
@@ -124,12 +146,17 @@ def _change(run: RunData, set_name: str, measure: str, summary_name: str) -> Cha
     )
 
 
-def _label_accuracy(verdicts: tuple[Row, ...]) -> float | None:
+def _label_accuracy(run: RunData) -> float | None:
+    return _correct(tuple(row for row in run.verdicts if row.get("kind") == "decided"))
+
+
+def _correct(verdicts: tuple[Row, ...]) -> float | None:
     known = [row["correct"] for row in verdicts if isinstance(row.get("correct"), bool)]
     return sum(known) / len(known) if known else None
 
 
-def _ledger(steps: tuple[Row, ...]) -> Ledger | None:
+def _ledger(run: RunData) -> Ledger | None:
+    steps = run.steps
     if total(steps, "tokens") is None:
         return None
     rollouts = total(steps, "rollouts") or 0.0
@@ -141,6 +168,8 @@ def _ledger(steps: tuple[Row, ...]) -> Ledger | None:
         tokens_kept=total(steps, "tokens_kept") or 0.0,
         tokens_untrained=total(steps, "tokens_untrained") or 0.0,
         tokens_cancelled=total(steps, "tokens_cancelled") or 0.0,
+        tokens_audit=total(steps, "tokens_audit"),
+        tokens_evaluation=number(run.summary, "tokens_evaluation"),
     )
 
 
@@ -160,5 +189,5 @@ def _kind(run: RunData, kind: str) -> KindOfVerdict:
         count=len(rows),
         mean_votes=None if votes is None else votes / len(rows),
         mean_confidence=None if confidence is None else confidence / len(rows),
-        label_accuracy=_label_accuracy(rows),
+        correct=_correct(rows),
     )

@@ -8,7 +8,7 @@ import html
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,9 @@ _VARIABLES = {
     SURFACE: "var(--surface)",
     **{colour: f"var(--series-{place})" for place, colour in enumerate(SERIES, start=1)},
 }
-_WIDTH, _HEIGHT = 440.0, 250.0
+# Width and height, at the scale where text is 12 high.
+WIDE = (400.0, 230.0)
+COMPACT = (310.0, 185.0)
 
 
 def draw(
@@ -36,7 +38,7 @@ def draw(
     title: str,
     description: str,
     paint: "Callable[[Axes], None]",
-    height: float = _HEIGHT,
+    size: tuple[float, float] = WIDE,
 ) -> str:
     """Return what `paint` draws as one inline `<svg>` element.
 
@@ -46,10 +48,10 @@ def draw(
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": identity,
-        "font.size": 11.5,
+        "font.size": 12,
         "text.color": INK,
         "axes.labelcolor": MUTED,
         "axes.edgecolor": GRID,
@@ -72,7 +74,7 @@ def draw(
         "ytick.major.size": 0,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         paint(figure.add_subplot())
         return _inline(figure, identity, title, description)
 

@@ -6,26 +6,20 @@ Everything goes to the stream given, standard error as a rule; standard output i
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from optpo.reporting.formatting import (
-    amount,
-    decimal,
-    duration,
-    one_line,
-    percent,
-    points,
-    saving,
-)
+from optpo.reporting.formatting import NOTHING, duration, one_line
+from optpo.reporting.lines import evaluation_text, facts, step_cells, summary_lines
 from optpo.reporting.run_data import Row, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_KINDS = ("decided", "capped", "tied", "empty")
+__all__ = ["LiveView", "PlainView", "RunView", "open_view", "summary_lines"]
+
 _STEPS_SHOWN = 8
 _GUARDS_SHOWN = 3
 
@@ -82,36 +76,6 @@ def open_view(stream: TextIO | None = None) -> RunView:
     return PlainView(stream)
 
 
-def summary_lines(summary: Row) -> list[str]:
-    """Return a run's summary for people, one fact a line; what was not measured is left out."""
-    lines = [_facts(summary, ("recipe", "model", "seed", "steps", "questions"))]
-    for label, name in (
-        ("accuracy, adapted questions", "accuracy"),
-        ("  their majority vote", "majority"),
-        ("accuracy, unseen questions", "unseen_accuracy"),
-    ):
-        before, after = number(summary, f"{name}_before"), number(summary, f"{name}_after")
-        if before is not None or after is not None:
-            change = f" ({points(before, after)})" if None not in (before, after) else ""
-            lines.append(f"{label + ':':<30}{percent(before)} → {percent(after)}{change}")
-    if (label_accuracy := number(summary, "label_accuracy")) is not None:
-        lines.append(f"{'label accuracy:':<30}{percent(label_accuracy)}")
-    verdicts = summary.get("verdicts")
-    if isinstance(verdicts, Mapping) and verdicts:
-        lines.append(f"{'verdicts:':<30}{_verdicts(verdicts)}")
-    tokens = number(summary, "tokens_generated")
-    if tokens is not None:
-        fixed = number(summary, "fixed_budget_tokens")
-        against = f", {saving(tokens, fixed)} than 64 votes a question ({amount(fixed)})"
-        lines.append(f"{'tokens:':<30}{amount(tokens)}{against if tokens and fixed else ''}")
-    if (seconds := number(summary, "seconds")) is not None:
-        sampling, update = number(summary, "seconds_sampling"), number(summary, "seconds_update")
-        parts = f" (sampling {duration(sampling)}, update {duration(update)})"
-        known = sampling is not None and update is not None
-        lines.append(f"{'time:':<30}{duration(seconds)}{parts if known else ''}")
-    return [line for line in lines if line]
-
-
 class PlainView:
     """One line a step and an evaluation; progress at most every `progress_seconds`."""
 
@@ -141,11 +105,11 @@ class PlainView:
     def start(self, config_summary: Row) -> None:
         """Write the settings on one line."""
         self._pace.start(config_summary)
-        self._write("start", _facts(config_summary, tuple(config_summary)))
+        self._write("start", facts(config_summary, tuple(config_summary)))
 
     def evaluation(self, row: Row) -> None:
         """Write the evaluation on one line."""
-        self._write("evaluation", _evaluation_text(row))
+        self._write("evaluation", evaluation_text(row))
 
     def progress(self, stage: str, done: int, total: int, detail: str) -> None:
         """Write the progress, unless that was done a moment ago."""
@@ -159,7 +123,7 @@ class PlainView:
         """Write the step on one line."""
         self._pace.step(row)
         self._last_progress = self._clock()
-        cells = [f"{name} {value}" for name, value in _step_cells(row)[1:] if value != "–"]
+        cells = [f"{name} {value}" for name, value in step_cells(row)[1:] if value != NOTHING]
         if left := self._pace.time_left():
             cells.append(f"time left {left}")
         self._write("step", f"{self._pace.place()}: {', '.join(cells)}")
@@ -217,14 +181,14 @@ class LiveView:
     def start(self, config_summary: Row) -> None:
         """Show the settings above the table."""
         self._pace.start(config_summary)
-        self._heading = _facts(config_summary, tuple(config_summary))
+        self._heading = facts(config_summary, tuple(config_summary))
 
     def evaluation(self, row: Row) -> None:
         """Print the evaluation above the table, where it stays."""
         from rich.text import Text
 
         self._stage = None
-        self._console.print(Text.assemble(("evaluation ", "bold cyan"), _evaluation_text(row)))
+        self._console.print(Text.assemble(("evaluation ", "bold cyan"), evaluation_text(row)))
 
     def progress(self, stage: str, done: int, total: int, detail: str) -> None:
         """Show the stage's progress bar."""
@@ -267,10 +231,10 @@ class LiveView:
         from rich.table import Table
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name, _ in _step_cells({}):
+        for name, _ in step_cells({}):
             table.add_column(name, justify="right", no_wrap=name != "verdicts")
         for row in self._rows:
-            table.add_row(*(value for _, value in _step_cells(row)))
+            table.add_row(*(value for _, value in step_cells(row)))
         return table
 
     def _stage_line(self, stage: str, done: int, total: int, detail: str) -> "RenderableType":
@@ -314,42 +278,3 @@ class _Pace:
             return None
         left = max(0, self._total - self._last)
         return duration(left * sum(self._seconds) / len(self._seconds))
-
-
-def _step_cells(row: Row) -> list[tuple[str, str]]:
-    tokens, fixed = number(row, "tokens_total"), number(row, "fixed_budget_tokens_total")
-    verdicts = row.get("verdicts")
-    return [
-        ("step", decimal(number(row, "step"), 0)),
-        ("accuracy", percent(number(row, "accuracy"))),
-        ("labels", percent(number(row, "label_accuracy"))),
-        ("votes", decimal(number(row, "mean_votes"), 1)),
-        ("tokens", amount(tokens)),
-        ("of fixed", percent(tokens / fixed if tokens is not None and fixed else None)),
-        ("verdicts", _verdicts(verdicts) if isinstance(verdicts, Mapping) else "–"),
-        ("entropy", decimal(number(row, "entropy"))),
-        ("time", duration(number(row, "seconds"))),
-    ]
-
-
-def _verdicts(verdicts: Mapping[str, Any]) -> str:
-    return " ".join(f"{one_line(kind)} {verdicts[kind]}" for kind in _KINDS if verdicts.get(kind))
-
-
-def _evaluation_text(row: Row) -> str:
-    low, high = number(row, "mean_low"), number(row, "mean_high")
-    interval = f" ({percent(low)} to {percent(high)})" if None not in (low, high) else ""
-    samples = decimal(number(row, "samples"), 0)
-    return (
-        f"{one_line(row.get('set', ''))} questions after step {decimal(number(row, 'step'), 0)}: "
-        f"mean {percent(number(row, 'mean'))}{interval}, "
-        f"majority of {samples} {percent(number(row, 'majority'))}"
-    )
-
-
-def _facts(settings: Row, names: tuple[str, ...]) -> str:
-    return ", ".join(
-        f"{one_line(name)} {one_line(settings[name])}"
-        for name in names
-        if settings.get(name) is not None
-    )

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -122,7 +122,11 @@ class _Trackio:
         self._trackio.finish()
 
 
-_TRACKERS = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases, "trackio": _Trackio}
+_TRACKERS: dict[str, Callable[[ModuleType, Path, Mapping[str, Any]], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+    "trackio": _Trackio,
+}
 
 
 def _load(name: str) -> ModuleType:

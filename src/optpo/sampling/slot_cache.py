@@ -101,8 +101,6 @@ class SlotCache(Cache):
                     buffer[slot, :, begin : self.end] = buffer[last, :, begin : self.end]
             self.lengths[slot] = self.lengths[last]
         self.rows = last
-        if last == 0:
-            self.end = 0
 
     def advance(self) -> Tensor:
         """Prepare a forward of one token a row; returns the mask (rows, columns in use + 1)."""

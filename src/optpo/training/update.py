@@ -166,7 +166,7 @@ def _minibatches(
         return [torch.arange(batch.rollouts)]
     generator = torch.Generator().manual_seed(version * 1009 + epoch)
     order = torch.randperm(batch.rollouts, generator=generator)
-    return [piece for piece in order.chunk(settings.minibatches) if len(piece)]
+    return [piece for piece in order.tensor_split(settings.minibatches) if len(piece)]
 
 
 def _accumulate(
