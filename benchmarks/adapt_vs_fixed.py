@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", default="optpo,optpo-ppo,optpo-sft")
     parser.add_argument(
-        "--steps", type=int, default=14, help="of ttrl; the others take half as many more"
+        "--steps", type=int, default=12, help="of ttrl; the others take half as many more"
     )
     parser.add_argument(
         "--set", nargs="*", default=[], help="settings of all contenders, a.b=value"

@@ -21,6 +21,7 @@ SETTINGS = {
     "sample.max_new_tokens": "8",
     "sample.stop": '["\\n"]',
     "sample.rows": "64",
+    "update.pass_tokens": "1024",
 }
 LORA = {
     "model.lora.rank": "16",

@@ -49,13 +49,13 @@ class Browser:
             os.close(end)
         self._waiting = b""
         self._last = 0
+        self._session: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
-
-    _session: dict[str, Any] = {}  # noqa: RUF012
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +75,6 @@ class Browser:
         """Send one command and return its result; events that arrive meanwhile are collected."""
         self._last += 1
         command = {"id": self._last, "method": method, "params": parameters, **self._session}
-        command.pop("targetInfo", None)
         os.write(self._commands, json.dumps(command).encode() + b"\0")
         while True:
             message = self._receive()

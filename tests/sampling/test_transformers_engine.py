@@ -18,6 +18,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
 )
 
 from optpo.errors import ModelError
@@ -433,11 +435,11 @@ def test_layers_whose_state_cannot_be_shared_are_refused(llama, layer):
         engine_of(model)
 
 
-def test_a_state_space_model_is_refused():
+@pytest.mark.parametrize("kind", [(MambaConfig, MambaForCausalLM), (RwkvConfig, RwkvForCausalLM)])
+def test_a_recurrent_model_is_refused(kind):
     """A model without a key-value cache is refused with a reason, not with a failing forward."""
-    model = MambaForCausalLM(
-        MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, state_size=4)
-    )
+    config, model_class = kind
+    model = model_class(config(vocab_size=96, hidden_size=16, num_hidden_layers=1))
     with pytest.raises(ModelError, match="attention"):
         engine_of(model)
 

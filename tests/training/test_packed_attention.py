@@ -1,6 +1,7 @@
 """Scoring sequences laid end to end equals scoring each alone, with its gradients."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -113,17 +114,19 @@ def test_scores_do_not_depend_on_the_passes(policy, ragged_batch, pass_tokens):
     assert values.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("pass_tokens", [1, 17, 40, 10_000])
+@pytest.mark.parametrize("pass_tokens", [1, 17, 25, 40, 10_000])
 def test_passes_cover_the_rollouts_once(policy, ragged_batch, pass_tokens):
-    """Each rollout is in one pass; a pass is within its bound unless one rollout alone is not."""
+    """Each rollout is in one pass; a pass is within its bound unless one rollout alone is not, and
+    no pass leaves out a rollout that would fit."""
     policy.pass_tokens = pass_tokens
-    asked = torch.tensor([9, 0, 4, 3, 7])
+    asked = torch.tensor([9, 0, 4, 3, 7, 10, 1, 2, 8])
     passes = list(policy.passes(ragged_batch, asked))
     assert sorted(torch.cat(passes).tolist()) == sorted(asked.tolist())
     spans = ragged_batch.offsets.diff()
     for one in passes:
         assert len(one) == 1 or int(spans[one].sum()) <= pass_tokens
-    assert len(passes) == 1 or pass_tokens < 10_000
+    for one, following in pairwise(passes):
+        assert int(spans[one].sum()) + int(spans[following[0]]) > pass_tokens
 
 
 def test_places_are_those_of_the_tokens(ragged_batch):

@@ -42,9 +42,9 @@ class GroupAdvantage:
         """Advantages a rollout, (R,) in the dtype of `rewards`."""
         groups, count = batch.groups, batch.group_count
         advantages = rewards - segment_mean(rewards, groups, count)[groups]
-        sizes = segment_sum(torch.ones_like(rewards), groups, count)[groups]
         if self.centre == "leave-one-out":
+            sizes = segment_sum(torch.ones_like(rewards), groups, count)[groups]
             advantages = advantages * sizes / (sizes - 1).clamp(min=1)
         if self.scale == "std":
             advantages = advantages / (segment_std(rewards, groups, count)[groups] + self.epsilon)
-        return torch.where(sizes > 1, advantages, 0)
+        return advantages

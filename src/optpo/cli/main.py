@@ -8,6 +8,7 @@ from typing import Annotated, Union
 import tyro
 from tyro.conf import subcommand
 
+from optpo import __version__
 from optpo.cli.adapt import Adapt
 from optpo.cli.evaluate import Evaluate
 from optpo.cli.output import OutputClosedError, show, show_aside
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     if list(arguments) == ["--version"]:
-        show(f"optpo {_version()}")
+        show(f"optpo {__version__}")
         return 0
     try:
         verb = tyro.cli(
@@ -71,16 +72,6 @@ def _run(arguments: Sequence[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     verb.run()
     return 0
-
-
-def _version() -> str:
-    # Takes longer to load than all else that `optpo recipes` needs.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("optpo")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _fail(message: str, code: int) -> int:

@@ -51,15 +51,19 @@ def plot(axes: "Axes", curves: Sequence[Curve]) -> None:
 
 
 def label_ends(axes: "Axes", curves: Sequence[Curve]) -> None:
-    """Write each curve's name at its right end, pushed apart where ends are close."""
+    """Write each curve's name at its right end, pushed up where another name is close."""
     low, high = axes.get_ylim()
-    gap = 0.085 * (high - low)
-    right = max(max(curve.x) for curve in curves)
-    heights: list[float] = []
+    left, right = axes.get_xlim()
+    line, near = 0.085 * (high - low), 0.1 * (right - left)
+    placed: list[tuple[float, float]] = []
     for curve in sorted(curves, key=lambda curve: curve.y[-1]):
-        heights.append(max(curve.y[-1], heights[-1] + gap) if heights else curve.y[-1])
+        x, y = curve.x[-1], curve.y[-1]
+        for other_x, other_y in placed:
+            if abs(x - other_x) < near:
+                y = max(y, other_y + line)
+        placed.append((x, y))
         axes.annotate(
-            curve.label, (right, heights[-1]), (8, 0), textcoords="offset points", va="center",
+            curve.label, (x, y), (8, 0), textcoords="offset points", va="center",
             color=curve.colour, fontweight="bold", annotation_clip=False,
         )  # fmt: skip
 

@@ -47,11 +47,15 @@ class TransformersEngine:
         settings: SampleSettings,
         precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        layer_types = set(getattr(model.config, "layer_types", None) or ())
-        if unknown := layer_types - {"full_attention", "sliding_attention"}:
+        config = model.config.get_text_config()
+        layers = set(getattr(config, "layer_types", None) or ())
+        unknown = sorted(layers - {"full_attention", "sliding_attention"})
+        # Older recurrent models do not name their layers, but say that they carry a state.
+        if unknown or getattr(model, "_is_stateful", False):
+            named = f" of type {', '.join(unknown)}" if unknown else ""
             raise ModelError(
-                f"this model has layers of type {', '.join(sorted(unknown))}, whose state cannot "
-                "be shared between rollouts; use a model with attention layers only"
+                f"this model has layers{named} whose state cannot be shared between rollouts; "
+                "use a model with attention layers only"
             )
         self._model = model
         self._decode_text = decode
@@ -61,7 +65,7 @@ class TransformersEngine:
         self._precision = precision
         self._exact = model.dtype == torch.float32 and isinstance(precision(), nullcontext)
         self._tolerance = FLOAT32_TOLERANCE if self._exact else 0.0
-        self._cache = SlotCache(model.config.num_hidden_layers, settings.rows)
+        self._cache = SlotCache(config.num_hidden_layers, settings.rows)
         self._version = 0
         self._next_handle = 0
         self._waiting: deque[tuple[int, Request]] = deque()

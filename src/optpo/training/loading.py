@@ -16,7 +16,7 @@ from optpo.training.settings import LoraSettings, ModelSettings
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 4096) -> Policy:
+def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 2048) -> Policy:
     """The policy these settings name, in evaluation mode, version 0.
 
     Raises ModelError if the folder is missing, or holds no weights, not all of them, or pickles.

@@ -31,7 +31,7 @@ class Policy:
     version: int = 0
     value_head: torch.nn.Linear | None = None
     autocast: torch.dtype = torch.float32
-    pass_tokens: int = 4096
+    pass_tokens: int = 2048
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that training moves, by name."""

@@ -2,14 +2,17 @@
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
+import optpo
 from optpo.errors import RunDirectoryError
 
 CONFIG, SUMMARY, LOCK = "config.yaml", "summary.json", ".lock"
@@ -45,7 +48,8 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         directory = cls(path)
         directory._acquire()
-        replace_text(path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+        whole = {**config, "versions": versions()}
+        replace_text(path / CONFIG, yaml.safe_dump(whole, sort_keys=False))
         return directory
 
     @classmethod
@@ -117,7 +121,17 @@ def read_config(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise RunDirectoryError(f"{file} is damaged: it holds no settings")
+    config.pop("versions", None)
     return config
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers depend on beside its settings."""
+    return {
+        "optpo": optpo.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "numpy")},
+    }
 
 
 def complete_rows(file: Path) -> Iterable[dict[str, Any]]:

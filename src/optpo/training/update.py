@@ -30,7 +30,7 @@ class UpdateSettings:
     gradient_clip: float = 1.0
     epochs: int = 1
     minibatches: int = 1
-    pass_tokens: int = 4096
+    pass_tokens: int = 2048
     warmup: int = 0
     decay: Literal["none", "cosine"] = "none"
 

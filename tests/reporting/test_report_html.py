@@ -1,0 +1,190 @@
+"""The HTML report: complete, escaped, self-contained, the same each time."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from optpo.errors import RunDirectoryError
+from optpo.reporting import html
+from optpo.reporting.html import write_report
+
+HOSTILE = "<script>alert('x')</script>"
+SECTIONS = ("accuracy", "votes", "calibration", "ledger", "training")
+ONE_RUN = ("questions", "guards", "settings")
+
+
+class Elements(HTMLParser):
+    """Collects elements and attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.scripts = 0
+        self.svgs = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        self.svgs += tag == "svg"
+        for name, value in attrs:
+            self.attributes.append((name, value or ""))
+            if name == "id":
+                self.ids.append(value or "")
+
+
+@pytest.fixture(scope="module")
+def one(run_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return report([run_directory], tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def two(
+    run_directory: Path, other_run_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    return report([run_directory, other_run_directory], tmp_path_factory.mktemp("two"))
+
+
+def report(directories: list[Path], folder: Path) -> str:
+    write_report(directories, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_one_run_has_every_section(one: str) -> None:
+    ids = Elements(one).ids
+    assert set(SECTIONS + ONE_RUN) <= set(ids)
+    assert "comparison" not in ids
+    for words in ("entropy fell below 0.6", "7, 9", "objective.clip", "[0.2, 0.28]", "fewer"):
+        assert words in one
+
+
+def test_two_runs_stand_side_by_side(two: str) -> None:
+    ids = Elements(two).ids
+    assert {"comparison", "runs", *SECTIONS} <= set(ids)
+    assert two.count('class="question"') == 80
+    for name in ("first-run", "other-run"):
+        assert two.count(name) >= 3
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_data_is_escaped(which: str, request: pytest.FixtureRequest) -> None:
+    """A prompt, an answer and a setting of the fabricated run hold a script."""
+    page = request.getfixturevalue(which)
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
+    assert "<script>alert(x)</script>" not in page
+    assert Elements(page).scripts == 1
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_nothing_is_asked_of_the_network(which: str, request: pytest.FixtureRequest) -> None:
+    page = request.getfixturevalue(which)
+    loading = ("src", "srcset", "href", "xlink:href", "action", "data", "poster", "background")
+    for name, value in Elements(page).attributes:
+        if name in loading:
+            assert value.startswith("#") or value == "data:,", (name, value)
+    assert "@import" not in page
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?(.)", page))
+    assert "xmlns" not in page
+    assert "default-src 'none'" in page
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_ids_are_unique_and_references_lead_somewhere(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    page = request.getfixturevalue(which)
+    elements = Elements(page)
+    assert len(set(elements.ids)) == len(elements.ids)
+    wanted = {
+        value[1:] for name, value in elements.attributes if name == "href" and value[0] == "#"
+    }
+    wanted |= set(re.findall(r"url\(#([^)]+)\)", page))
+    assert wanted <= set(elements.ids)
+
+
+def test_charts_follow_the_page_and_speak(one: str) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", one, flags=re.DOTALL)
+    assert len(drawings) == Elements(one).svgs == 12
+    for drawing in drawings:
+        assert re.search(r"#0[1-5]0[1-5]0\d\b", drawing) is None, "a placeholder was left"
+        assert "var(--muted)" in drawing
+        assert 'role="img"' in drawing
+        assert re.search(r"<title [^>]*>[^<]+</title><desc [^>]*>[^<]+</desc>", drawing)
+        assert "font-family" not in drawing
+
+
+def test_the_same_input_gives_the_same_bytes(run_directory: Path, one: str, tmp_path: Path) -> None:
+    assert report([run_directory], tmp_path) == one
+
+
+def test_a_run_without_gold_or_audits_says_so(
+    fabricate: Callable[..., Path], tmp_path: Path
+) -> None:
+    page = report([fabricate(tmp_path / "run", gold=False, audits=False)], tmp_path)
+    assert "not measured" in page
+    assert "Nothing was measured." in page
+    assert "No question was audited" in page
+
+
+def test_few_audits_are_called_too_few(fabricate: Callable[..., Path], tmp_path: Path) -> None:
+    directory = fabricate(tmp_path / "run")
+    path = directory / "verdicts.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    audited = [row for row in rows if row["audit"]]
+    for row in audited[html.FEWEST_AUDITS - 1 :]:
+        row["audit"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report([directory], tmp_path)
+    assert "Too few audits to judge" in page
+    assert f"only {html.FEWEST_AUDITS - 1} " in page
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["questions.jsonl", "metrics.jsonl", "evaluations.jsonl", "verdicts.jsonl", "summary.json"],
+)
+def test_a_missing_file_is_no_obstacle(
+    missing: str, fabricate: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = fabricate(tmp_path / "run")
+    (directory / missing).unlink()
+    assert "first" not in report([directory], tmp_path)[:200]
+
+
+def test_a_run_that_only_began_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("recipe: optpo\n")
+    page = report([tmp_path], tmp_path)
+    assert "This run has not finished" in page
+    assert "No verdict was reached yet." in page
+
+
+def test_questions_are_capped_and_the_cap_is_told(
+    run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html, "QUESTIONS_LISTED", 7)
+    page = report([run_directory], tmp_path)
+    assert page.count('class="question"') == 7
+    assert "Only 7 are listed." in page
+
+
+def test_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no run directory"):
+        write_report([], tmp_path / "report.html")
+    with pytest.raises(RunDirectoryError, match=r"config\.yaml"):
+        write_report([tmp_path], tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_runs_have_their_own_marks_and_strokes(run_directory: Path) -> None:
+    from optpo.reporting.charts import tracks
+    from optpo.reporting.run_data import read_run
+
+    runs = tracks([read_run(run_directory)] * 30)
+    assert len({track.mark for track in runs}) == 30
+    # Six colours in four dashes: the first 24 runs differ to the eye.
+    assert len({(track.colour, str(track.dash)) for track in runs[:24]}) == 24
