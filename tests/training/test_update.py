@@ -274,8 +274,9 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
 
 @pytest.mark.parametrize("minibatches", [3, 8, 11, 50])
 def test_every_rollout_once_an_epoch(policy, ragged_batch, minibatches):
-    """As many minibatches as asked for, or as there are rollouts, cut a shuffled epoch; the version counts optimiser steps; the rate
-    is asked for with the steps done; the same version shuffles alike."""
+    """As many minibatches as asked for, or as there are rollouts, cut a shuffled epoch; the version
+    counts optimiser steps; the rate is asked for with the steps done; the same version shuffles
+    alike."""
     settings = UpdateSettings(epochs=2, minibatches=minibatches, learning_rate=1e-5)
     policy.pass_tokens = 1
     asked, orders = [], []
