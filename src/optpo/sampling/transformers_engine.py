@@ -61,6 +61,8 @@ class TransformersEngine:
         self._decode_text = decode
         self._end_tokens = frozenset(end_tokens)
         self._settings = settings
+        # A stop string ends with the newest token; a character takes four byte-level tokens at most.
+        self._stop_window = 4 * max(map(len, settings.stop), default=0) + 1
         # Outside float32 rounding is too coarse for any tolerance to make draws repeatable.
         self._precision = precision
         self._exact = model.dtype == torch.float32 and isinstance(precision(), nullcontext)
@@ -184,7 +186,7 @@ class TransformersEngine:
         if row.tokens[-1] in self._end_tokens:
             return "stop"
         if self._settings.stop:
-            text = self._decode_text(row.tokens)
+            text = self._decode_text(row.tokens[-self._stop_window :])
             if any(stop in text for stop in self._settings.stop):
                 return "stop"
         return "length" if len(row.tokens) >= self._settings.max_new_tokens else None

@@ -35,7 +35,8 @@ class GuardSettings:
     def alarms(self, entropy: float, flip_rate: float | None, undecided_share: float) -> list[str]:
         """What is wrong with a step, in words; empty when it may be trained on."""
         alarms = []
-        if entropy < self.entropy_floor:
+        # Written so that an entropy that is no number raises the alarm too.
+        if not entropy >= self.entropy_floor:
             alarms.append(
                 f"entropy {entropy:.4f} nats a token is below entropy_floor {self.entropy_floor}"
             )

@@ -1,5 +1,6 @@
 """What a run remembers of each question from one visit to the next; saved with every checkpoint."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -53,19 +54,13 @@ def questions_of_step(
 ) -> list[str]:
     """The questions of a step (from 1): each once an epoch, in an order drawn anew each epoch.
 
-    A pure function of its arguments, so that a resumed run asks the same. 0 a step means all.
+    A pure function of its arguments, so that a resumed run asks the same. 0 a step means all. An
+    epoch's last step has fewer where the numbers do not divide.
     """
     size = min(questions_per_step or len(prompt_ids), len(prompt_ids))
-    chosen: list[str] = []
-    place = (step - 1) * size
-    while len(chosen) < size:
-        epoch, first = divmod(place, len(prompt_ids))
-        order = sorted(prompt_ids, key=lambda name: _rank(seed, epoch, name))
-        taken = order[first : first + size - len(chosen)]
-        chosen += taken
-        place += len(taken)
-    # Where two epochs meet in a step, a question could come up twice.
-    return list(dict.fromkeys(chosen))
+    epoch, place = divmod(step - 1, math.ceil(len(prompt_ids) / size))
+    order = sorted(prompt_ids, key=lambda name: _rank(seed, epoch, name))
+    return order[place * size : (place + 1) * size]
 
 
 def is_audited(prompt_id: str, share: float, seed: int, step: int) -> bool:
