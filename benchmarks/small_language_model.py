@@ -16,17 +16,21 @@ from typing import Any
 
 SETTINGS = {
     "model.chat": "never",
-    "data.template": '"3 + 4 = 7\\n6 * 2 = 12\\n9 + 15 = 24\\n7 * 5 = 35\\n{prompt} ="',
+    "data.template": '"6 * 2 = 12\\n9 + 15 = 24\\n{prompt} ="',
     "data.answers.extract": "last-number",
     "sample.max_new_tokens": "8",
     "sample.stop": '["\\n"]',
     "sample.rows": "64",
     "update.pass_tokens": "1024",
 }
+# Two cores take about a minute a step for so few rollouts.
 LORA = {
     "model.lora.rank": "16",
     "update.learning_rate": "3e-4",
-    "evaluate.samples": "16",
+    "data.limit": "24",
+    "allocate.floor": "4",
+    "allocate.cap": "16",
+    "evaluate.samples": "8",
     "evaluate.unseen_samples": "8",
 }
 
@@ -37,7 +41,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="the .gguf file, or any model folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--questions", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="12 questions, two steps")
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()

@@ -14,6 +14,7 @@ import pytest
 from optpo.reporting.formatting import amount, decimal, duration, one_line, percent, saving
 from optpo.reporting.terminal import LiveView, PlainView, RunView, open_view, summary_lines
 
+MINUS = "\N{MINUS SIGN}"
 STEP: Mapping[str, Any] = {
     "step": 1, "accuracy": 0.41, "label_accuracy": None, "mean_votes": 12.5, "tokens_total": 41_200,
     "fixed_budget_tokens_total": 164_800, "verdicts": {"decided": 30, "capped": 2, "tied": 0},
@@ -64,7 +65,7 @@ def test_plain_view_writes_a_line_a_step() -> None:
         "[step] 1/3: accuracy 41.0 %, votes 12.5, tokens 41.2 k, of fixed 25.0 %, "
         "verdicts decided 30 capped 2, entropy 0.91, time 30 s, time left 1 min 00 s"
     )
-    assert lines[3] == "[step] 2/3: , time left 30 s".replace(": ,", ":")
+    assert lines[3] == "[step] 2/3: time left 30 s"
     assert lines[4] == "[guard] entropy [red]fell[/red][2J"
     assert lines[-1] == "[done] report: runs/first/report.html"
 
@@ -147,6 +148,19 @@ def test_live_view_shows_the_run(
     assert capsys.readouterr().out == ""
 
 
+def test_live_view_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns are left out as a whole, none is cut."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    terminal = Terminal()
+    with open_view(terminal.stream) as view:
+        view.step(STEP)
+    shown = terminal.text()
+    assert "accuracy" in shown
+    assert "entropy" not in shown
+    assert "…" not in shown
+
+
 def test_live_view_gives_the_terminal_back_after_an_error(wide_terminal: Terminal) -> None:
     with pytest.raises(ZeroDivisionError), open_view(wide_terminal.stream) as view:
         view.progress("vote", 0, 0, "")
@@ -195,7 +209,7 @@ def test_other_numbers() -> None:
     ]
     assert [percent(0.4567), percent(None)] == ["45.7 %", "–"]
     assert [decimal(1.234), decimal(0.00012), decimal(-0.5), decimal(0)] == [
-        "1.23", "1.2e−04", "−0.50", "0.00",
+        "1.23", f"1.2e{MINUS}04", f"{MINUS}0.50", "0.00",
     ]  # fmt: skip
     assert [saving(100, 400), saving(400, 100), saving(None, 4)] == ["4.0× fewer", "4.0× more", "–"]
     assert one_line("a\n b\x1b[31m" + "c" * 200, longest=12) == "a b[31mcccc…"

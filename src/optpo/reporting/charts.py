@@ -277,16 +277,14 @@ def _histogram(axes: "Axes", votes: Sequence[int], colour: str, most: int) -> No
 
 
 def _shares_done(axes: "Axes", votes: Sequence[tuple[Track, list[int]]], most: int) -> None:
-    curves = []
-    for track, counts in votes:
+    for place, (track, counts) in enumerate(votes):
         shares = [sum(count <= n for count in counts) / len(counts) for n in range(most + 1)]
-        # Labels sit where a curve is half way up: at its end all curves meet at 100 %.
-        half = next(n for n, share in enumerate(shares) if share >= 0.5)
         axes.step(range(most + 1), shares, where="post", color=track.colour, linestyle=track.dash)
-        curves.append((half, shares[half], track))
-    for half, share, track in curves:
+        # Each at its own height on the way up: at their ends all curves meet at 100 %.
+        height = 0.85 - 0.6 * place / (len(votes) - 1)
+        reached = next(n for n, share in enumerate(shares) if share >= height)
         axes.annotate(
-            track.mark, (half, share), (4, -4), textcoords="offset points", va="top",
+            track.mark, (reached, height), (5, 0), textcoords="offset points", va="center",
             color=track.colour, fontweight="bold",
         )  # fmt: skip
     axes.set_ylim(0, 1.03)

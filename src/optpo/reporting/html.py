@@ -182,10 +182,10 @@ def _as_json(value: Any) -> str:
 
 def _progress_charts(runs: Sequence[Track]) -> list[_Chart]:
     if len(runs) > 1:
-        captions = ["mean over samples, of each run"] * 2
+        captions = ["mean of each run with its 95 % interval"] * 2
     else:
         captions = [
-            "mean over samples with its interval, and the majority vote; dots: the step's rollouts",
+            "mean with its 95 % interval, and the majority vote; dots: each step's rollouts",
             "questions the run never trained on",
         ]
     return [

@@ -6,7 +6,7 @@ Everything goes to the stream given, standard error as a rule; standard output i
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
@@ -150,8 +150,13 @@ class LiveView:
         from rich.console import Console
         from rich.live import Live
 
+        self._pace = _Pace()
+        self._heading = ""
+        self._stage: tuple[str, int, int, str] | None = None
+        self._rows: list[Row] = []
+        self._guards: list[str] = []
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
-        # Standard output belongs to results: rich must not catch it and print it here.
+        # Last, because it draws at once. It must not catch standard output, which belongs to results.
         self._live = Live(
             console=self._console,
             get_renderable=self._picture,
@@ -159,11 +164,6 @@ class LiveView:
             redirect_stdout=False,
             redirect_stderr=stream is sys.stderr,
         )
-        self._pace = _Pace()
-        self._heading = ""
-        self._stage: tuple[str, int, int, str] | None = None
-        self._rows: list[Row] = []
-        self._guards: list[str] = []
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -230,11 +230,13 @@ class LiveView:
         from rich import box
         from rich.table import Table
 
+        rows = [dict(step_cells(row)) for row in self._rows]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name, _ in step_cells({}):
-            table.add_column(name, justify="right", no_wrap=name != "verdicts")
-        for row in self._rows:
-            table.add_row(*(value for _, value in step_cells(row)))
+        names = _columns_that_fit(rows, self._console.width)
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[name] for name in names))
         return table
 
     def _stage_line(self, stage: str, done: int, total: int, detail: str) -> "RenderableType":
@@ -248,6 +250,16 @@ class LiveView:
             Text(f"{done}/{total}"), Text(detail, style="dim"),
         )  # fmt: skip
         return line
+
+
+def _columns_that_fit(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """Leave out columns without values, and the least telling ones where the terminal is narrow."""
+    names = [name for name in rows[0] if any(row[name] != NOTHING for row in rows)]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 3 for name in names}
+    for name in ("entropy", "labels", "votes", "of fixed", "verdicts", "accuracy"):
+        if name in names and sum(widths[kept] for kept in names) > width:
+            names.remove(name)
+    return names
 
 
 class _Pace:

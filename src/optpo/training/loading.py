@@ -47,6 +47,8 @@ def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 
             f"the model {settings.name!r} lacks {len(missing)} of its weights ({missing[0]}, ...): "
             "they would be random numbers; save it again, or name another"
         )
+    if "gguf_file" in keywords:
+        _as_plain_weights(model)
     model = model.to(device).eval()
     policy = Policy(
         model=_with_lora(model, settings.lora),
@@ -92,6 +94,13 @@ def _source(name: str | None) -> tuple[str, dict[str, Any]]:
     if looks_like_path:
         raise ModelError(f"there is no model folder {path}")
     return name, {}
+
+
+def _as_plain_weights(model: Any) -> None:
+    """Let a model read from GGUF be saved: its weights were de-quantised when they were read."""
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _device(name: str) -> torch.device:
