@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from optpo.reporting.formatting import amount, decimal, duration, one_line, percent, saving
-from optpo.reporting.terminal import LiveView, PlainView, RunView, open_view, summary_lines
+from optpo.reporting.terminal import LiveView, OpenView, PlainView, open_view, summary_lines
 
 MINUS = "\N{MINUS SIGN}"
 STEP: Mapping[str, Any] = {
@@ -41,14 +41,13 @@ class Clock:
         return self.now
 
 
-def tell_a_run(view: RunView) -> None:
+def tell_a_run(view: OpenView) -> None:
     view.start({"recipe": "optpo", "model": "tiny", "steps": 3, "gold": None})
     view.evaluation(EVALUATION)
     view.progress("vote", 5, 32, "questions")
     view.step(STEP)
     view.step({"step": 2})
     view.guard("entropy [red]fell[/red]\x1b[2J")
-    view.finish(SUMMARY, Path("runs/first/report.html"))
 
 
 def test_plain_view_writes_a_line_a_step() -> None:
@@ -67,7 +66,6 @@ def test_plain_view_writes_a_line_a_step() -> None:
     )
     assert lines[3] == "[step] 2/3: time left 30 s"
     assert lines[4] == "[guard] entropy [red]fell[/red][2J"
-    assert lines[-1] == "[done] report: runs/first/report.html"
 
 
 def test_plain_progress_comes_at_most_every_ten_seconds() -> None:
@@ -144,7 +142,6 @@ def test_live_view_shows_the_run(
         assert words in shown
     assert "[red]fell[/red]" in shown, "messages are no markup"
     assert "\x1b[2J" not in shown, "messages cannot steer the terminal"
-    assert "report: runs/first/report.html" in shown
     assert capsys.readouterr().out == ""
 
 

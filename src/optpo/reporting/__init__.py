@@ -2,15 +2,14 @@
 
 from optpo.reporting.html import write_report
 from optpo.reporting.run_data import RunData, read_run
-from optpo.reporting.terminal import LiveView, PlainView, RunView, open_view, summary_lines
-from optpo.reporting.trackers import Tracker, open_trackers
+from optpo.reporting.terminal import LiveView, OpenView, PlainView, open_view, summary_lines
+from optpo.reporting.trackers import open_trackers
 
 __all__ = [
     "LiveView",
+    "OpenView",
     "PlainView",
     "RunData",
-    "RunView",
-    "Tracker",
     "open_trackers",
     "open_view",
     "read_run",

@@ -7,28 +7,25 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from optpo.reporting.formatting import NOTHING, duration, one_line
 from optpo.reporting.lines import evaluation_text, facts, step_cells, summary_lines
 from optpo.reporting.run_data import Row, number
+from optpo.training.view import RunView
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["LiveView", "PlainView", "RunView", "open_view", "summary_lines"]
+__all__ = ["LiveView", "OpenView", "PlainView", "open_view", "summary_lines"]
 
 _STEPS_SHOWN = 8
 _GUARDS_SHOWN = 3
 
 
-class RunView(Protocol):
-    """What a run tells whoever watches; used as a context manager, so that the terminal is restored.
-
-    Rows are the lines of `metrics.jsonl` and `evaluations.jsonl`; any field may be missing.
-    """
+class OpenView(RunView, Protocol):
+    """A view as a context manager, so that the terminal is restored."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -43,32 +40,8 @@ class RunView(Protocol):
         """Leave the terminal as it was, whatever happened."""
         ...
 
-    def start(self, config_summary: Row) -> None:
-        """Say what runs; `steps` among the settings gives the time left its end."""
-        ...
 
-    def evaluation(self, row: Row) -> None:
-        """Say how the policy did on a question set."""
-        ...
-
-    def progress(self, stage: str, done: int, total: int, detail: str) -> None:
-        """Say how far the current stage is."""
-        ...
-
-    def step(self, row: Row) -> None:
-        """Say what a step did."""
-        ...
-
-    def guard(self, message: str) -> None:
-        """Say that a guard acted."""
-        ...
-
-    def finish(self, summary: Row, report: Path) -> None:
-        """Say how the run ended and where its report is."""
-        ...
-
-
-def open_view(stream: TextIO | None = None) -> RunView:
+def open_view(stream: TextIO | None = None) -> OpenView:
     """Return a live view if `stream` (standard error if None) is a terminal, else a plain one."""
     stream = sys.stderr if stream is None else stream
     if stream.isatty() and os.environ.get("TERM") != "dumb":
@@ -131,12 +104,6 @@ class PlainView:
     def guard(self, message: str) -> None:
         """Write the guard's message on one line."""
         self._write("guard", one_line(message, longest=500))
-
-    def finish(self, summary: Row, report: Path) -> None:
-        """Write the summary and the report's place."""
-        for line in summary_lines(summary):
-            self._write("done", line)
-        self._write("done", f"report: {report}")
 
     def _write(self, kind: str, text: str) -> None:
         self._stream.write(f"[{kind}] {text}\n")
@@ -203,14 +170,6 @@ class LiveView:
     def guard(self, message: str) -> None:
         """Show the guard's message under the table."""
         self._guards = [*self._guards, one_line(message, longest=500)][-_GUARDS_SHOWN:]
-
-    def finish(self, summary: Row, report: Path) -> None:
-        """Leave the table as it is and print the summary and the report's place."""
-        self._stage = None
-        self._live.stop()
-        for line in summary_lines(summary):
-            self._console.print(line, soft_wrap=True)
-        self._console.print(f"report: {report}", style="bold", soft_wrap=True)
 
     def _picture(self) -> "RenderableType":
         from rich.console import Group

@@ -7,23 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from optpo.errors import SettingsError
+from optpo.training.view import Tracker
 
 _PROJECT = "optpo"
-
-
-class Tracker(Protocol):
-    """Takes numbers step by step; `close` sends what is still waiting."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Record `values` at `step`."""
-        ...
-
-    def close(self) -> None:
-        """Send what is still waiting and end."""
-        ...
 
 
 def open_trackers(
