@@ -65,6 +65,8 @@ def main() -> None:
                 "--unseen", str(folder / "unseen.jsonl"), "--out", str(folder / "run"),
             ),
         }  # fmt: skip
+    result["adapt"] |= {"model": Path(options.model).name}
+    del result["adapt"]["directory"]
     text = json.dumps(result, indent=2)
     print(text)
     if options.json:
