@@ -7,8 +7,11 @@ export OMP_WAIT_POLICY := passive
 .PHONY: demo test test-fast lint browser clean
 
 demo: $(VENV)/.train
-	rm -rf runs/demo
-	$(BIN)/optpo adapt --out runs/demo
+	@if [ -d runs/demo ] && [ ! -f runs/demo/summary.json ]; then \
+	  $(BIN)/optpo resume runs/demo; \
+	else \
+	  rm -rf runs/demo && $(BIN)/optpo adapt --out runs/demo; \
+	fi
 
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest

@@ -85,7 +85,7 @@ def test_questions_are_read_from_parquet(tmp_path):
     path = tmp_path / "questions.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
     assert load_questions(path) == [
-        Question("a", (ChatMessage("user", "1+1?"),), "2.0"),
+        Question("a", (ChatMessage("user", "1+1?"),), "2"),
         Question("b", (ChatMessage("user", "1+2?"),)),
     ]
     assert len(load_questions(path, limit=1)) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from optpo.data import load_questions
+from optpo.data import embedded_model_path, load_questions
 from tests.end_to_end.conftest import Command, figures, rows, small, weights
 
 SUMMARY = {
@@ -40,6 +40,18 @@ def test_a_run_leaves_all_its_files(optpo: Command, tmp_path: Path) -> None:
     prompt = tokenizer("start 20 times 2 take 6 ?", return_tensors="pt")
     answer = model.generate(**prompt, do_sample=False)
     assert "####" in tokenizer.decode(answer[0], skip_special_tokens=True)
+
+
+def test_a_policy_that_stands_still_ends_the_run(optpo: Command, tmp_path: Path) -> None:
+    """Where the guards hold back step after step the run ends early, and says so."""
+    settings = small("steps=9", "guards.entropy_floor=5")
+    done = optpo("adapt", "--out", "run", "--json", *settings)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["steps"], summary["steps_trained"]) == (3, 0)
+    assert "entropy_floor" in done.stderr
+    assert "ended after step 3 of 9" in done.stderr
+    assert weights(tmp_path / "run") == (embedded_model_path() / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow

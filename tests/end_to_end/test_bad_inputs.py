@@ -44,6 +44,7 @@ FILES = {
         (["--set", "update.learning_rate=fast"], ["update.learning_rate", "number"]),
         (["--out", "full_folder"], ["full_folder", "not empty"]),
         (["--out", "file"], ["file"]),
+        (["--tracker", "tensorboard", "--data", "missing.jsonl"], ["missing.jsonl"]),
         (["--tracker", "tensorbord"], ["tensorbord", "tensorboard"]),
     ],
 )

@@ -23,14 +23,14 @@ GUARDS = GuardSettings(entropy_floor=0.1, max_flip_rate=0.5, max_undecided=0.8)
 )
 def test_alarms_name_the_line_that_was_crossed(entropy, flip_rate, undecided, named):
     """Each alarm names the setting that raised it; without a flip rate there is none to cross."""
-    alarms = GUARDS.alarms(entropy, flip_rate, undecided)
+    alarms = GUARDS.alarms(96, entropy, flip_rate, undecided)
     assert len(alarms) == len(named)
     assert all(name in alarm for name, alarm in zip(named, alarms, strict=True))
 
 
 def test_guards_can_be_turned_off():
     """0 and 1 are the settings at which no step is held back."""
-    assert GuardSettings(0, 1, 1).alarms(0.0, 1.0, 1.0) == []
+    assert GuardSettings(0, 1, 1).alarms(96, 0.0, 1.0, 1.0) == []
 
 
 def test_settings_out_of_range_are_refused_together():

@@ -81,17 +81,18 @@ def test_markup_without_a_chat_template_is_an_error(policy):
 
 def test_prompts_that_cannot_fit_are_named(policy):
     """Prompt and answer must fit the context of 512; the first five that do not are named, the rest
-    counted, before anything is sampled."""
+    counted, and the way out given, before anything is sampled."""
     long = [Question(f"long {n}", "w8 " * (503 + n)) for n in range(8)]
     fits = Question("fits", "w8 " * 502)
     assert len(tokens(policy, [fits])["fits"]) == 502
     with pytest.raises(ModelError) as caught:
         tokens(policy, [fits, *long])
     lines = str(caught.value).splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert "'long 0' has 503 tokens" in lines[0]
     assert "context of 512" in lines[0]
-    assert "3 more" in lines[-1]
+    assert "3 more" in lines[5]
+    assert "sample.max_new_tokens=2" in lines[6]
 
 
 def test_a_prompt_without_tokens_is_an_error(policy):

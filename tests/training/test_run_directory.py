@@ -185,3 +185,12 @@ def test_folders_are_replaced_whole(tmp_path):
     replace_folder(tmp_path / "new", tmp_path / "old")
     assert [entry.name for entry in tmp_path.rglob("*")] == ["old", "new"]
     assert (tmp_path / "old" / "new").is_file()
+
+
+def test_a_folder_within_a_folder_is_replaced_too(tmp_path):
+    """A tokenizer may write folders of its own beside its files."""
+    inner = tmp_path / ".writing" / "additional_chat_templates"
+    inner.mkdir(parents=True)
+    (inner / "tool_use.jinja").write_text("template")
+    replace_folder(tmp_path / ".writing", tmp_path / "final")
+    assert (tmp_path / "final" / "additional_chat_templates" / "tool_use.jinja").exists()

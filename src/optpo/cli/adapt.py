@@ -83,13 +83,14 @@ def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) ->
     try:
         with ExitStack() as stack:
             stack.callback(directory.close)
-            trackers = open_trackers(
-                settings.trackers, directory.path, settings_to_mapping(settings)
-            )
-            for tracker in trackers:
-                stack.callback(tracker.close)
             view = stack.enter_context(open_view(sys.stderr))
-            summary = adapt(settings, directory, view, trackers)
+            config = settings_to_mapping(settings)
+            summary = adapt(
+                settings,
+                directory,
+                view,
+                lambda: open_trackers(settings.trackers, directory.path, config),
+            )
             write_report([directory.path], report)
     except OSError as error:
         error.filename = error.filename or str(directory.path)

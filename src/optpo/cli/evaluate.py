@@ -22,7 +22,9 @@ class Evaluate(SettingsFlags):
     Intervals are Wilson's at 95 %, with the questions as the sample.
     """
 
-    samples: Annotated[int, arg(metavar="N")] = 16
+    samples: Annotated[
+        int | None, arg(metavar="N", help_behavior_hint="(default: as evaluate.samples says)")
+    ] = None
     """Rollouts a question."""
     k: Annotated[
         str | None, arg(metavar="K,...", help_behavior_hint="(default: 1,4,16,64 up to --samples)")
@@ -33,8 +35,9 @@ class Evaluate(SettingsFlags):
 
     def run(self) -> None:
         """Sample, and print the accuracies."""
-        chosen = self._chosen_k()
         settings = self.settings()
+        samples = settings.evaluate.samples if self.samples is None else self.samples
+        chosen = self._chosen_k(samples)
         from optpo.data import load_questions
         from optpo.reporting.terminal import open_view
         from optpo.training.evaluation import Voter
@@ -56,7 +59,7 @@ class Evaluate(SettingsFlags):
             with open_view(sys.stderr) as view:
                 voter.vote(
                     ballots,
-                    FixedRule(votes=self.samples),
+                    FixedRule(votes=samples),
                     seed=settings.seed,
                     purpose="evaluate",
                     on_verdict=lambda done, total: view.progress(
@@ -77,21 +80,21 @@ class Evaluate(SettingsFlags):
             "seed": settings.seed,
             "questions": len(questions),
             "without_gold": len(loaded) - len(questions),
-            "samples": self.samples,
+            "samples": samples,
             "interval": "Wilson over questions, 95 %",
             **accuracies([ballot.tally.votes for ballot in ballots], right, chosen),
         }
         show(json.dumps(result, indent=2) if self.json else _in_words(result))
 
-    def _chosen_k(self) -> list[int]:
-        if self.samples < 1:
-            raise SettingsError([f"--samples is {self.samples}; it must be 1 or more"])
+    def _chosen_k(self, samples: int) -> list[int]:
+        if samples < 1:
+            raise SettingsError([f"--samples is {samples}; it must be 1 or more"])
         if self.k is None:
-            return [k for k in _DEFAULT_K if k <= self.samples]
+            return [k for k in _DEFAULT_K if k <= samples]
         words = [word.strip() for word in self.k.split(",")]
-        if not all(word.isdecimal() and 1 <= int(word) <= self.samples for word in words):
+        if not all(word.isdecimal() and 1 <= int(word) <= samples for word in words):
             raise SettingsError(
-                [f"--k is {self.k}; it must be numbers like 1,4,16, each from 1 to {self.samples}"]
+                [f"--k is {self.k}; it must be numbers like 1,4,16, each from 1 to {samples}"]
             )
         return sorted({int(word) for word in words})
 

@@ -56,8 +56,8 @@ class SettingsFlags:
         from optpo.recipes.load import build_settings
 
         own = {
-            "model.name": _full_path(self.model),
-            "data.questions": _full_path(self.data),
+            "model.name": self.model,
+            "data.questions": self.data,
             "seed": self.seed,
         }
         given = {key: value for key, value in own.items() if value is not None}
@@ -83,19 +83,12 @@ def require_training() -> None:
     """
     if missing := missing_packages():
         raise MissingExtraError(
-            f"this needs {' and '.join(missing)}, missing here: pip install 'optpo[train]'"
+            f"this needs {', '.join(missing)}; not installed here: pip install 'optpo[train]'"
         )
 
 
 def missing_packages() -> list[str]:
     """The packages of the training extra that are missing."""
-    return [name for name in ("torch", "transformers") if find_spec(name) is None]
-
-
-def _full_path(name: str | None) -> str | None:
-    """A file's full path, so that a run can be resumed from anywhere; other names as they are."""
-    from optpo.data.questions import EMBEDDED
-
-    if name is None or name in EMBEDDED or not Path(name).expanduser().exists():
-        return name
-    return str(Path(name).expanduser().resolve())
+    return [
+        name for name in ("torch", "transformers", "peft", "safetensors") if find_spec(name) is None
+    ]

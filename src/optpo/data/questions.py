@@ -219,14 +219,19 @@ def _question(record: Any, place: str, problems: _Problems) -> Question | None:
         problems.add(place, "id is empty; give it text, or leave it out")
     if prompt is None or len(problems.problems) > found:
         return None
-    question_id = _made_id(prompt) if given_id is None else str(given_id)
-    question = Question(question_id, prompt, None if gold is None else str(gold))
+    question_id = _made_id(prompt) if given_id is None else _as_text(given_id)
+    question = Question(question_id, prompt, None if gold is None else _as_text(gold))
     try:
         f"{question.id}{_text(prompt)}{question.gold}".encode()
     except UnicodeEncodeError:
         problems.add(place, "holds half a surrogate pair (\\ud800 to \\udfff), which is no text")
         return None
     return question
+
+
+def _as_text(value: str | float) -> str:
+    # A column of whole numbers with gaps reads as 15.0; what was meant is 15.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _prompt(

@@ -106,7 +106,7 @@ def build_settings(
     # One layer, so that a part and its settings may be assigned in any order.
     layers.append(_joined(assigned))
     with _collected(problems):
-        settings = settings_from_mapping(_with_embedded(layers))
+        settings = settings_from_mapping(_with_full_paths(_with_embedded(layers)))
     if problems:
         raise SettingsError(problems)
     return settings
@@ -156,6 +156,20 @@ def _with_embedded(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if own_model or data.get("questions", EMBEDDED[0]) not in EMBEDDED:
         below.append({"data": {"unseen": None}})
     return merge([*below, *layers])
+
+
+def _with_full_paths(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Files by their full path, so that a run can be resumed from anywhere; other names as they are."""
+    from optpo.data.questions import EMBEDDED
+
+    full: dict[str, Any] = {}
+    for section, key in (("model", "name"), ("data", "questions"), ("data", "unseen")):
+        values = mapping.get(section)
+        name = values.get(key) if isinstance(values, dict) else None
+        if isinstance(name, str) and name not in EMBEDDED and Path(name).expanduser().exists():
+            path = str(Path(name).expanduser().resolve())
+            full = overlay(full, {section: {key: path}})
+    return overlay(mapping, full)
 
 
 def _joined(assigned: Sequence[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ class Ledger:
     seconds: float = 0.0
     seconds_sampling: float = 0.0
     seconds_update: float = 0.0
+    steps_trained: int = 0
+    held_back_in_a_row: int = 0
+    zero_variance_groups: int = 0
     verdicts: dict[str, int] = field(
         default_factory=lambda: {"decided": 0, "capped": 0, "tied": 0, "empty": 0}
     )
@@ -46,9 +49,12 @@ class Ledger:
         for name in (
             "rollouts", "rollouts_kept", "rollouts_cancelled", "tokens", "tokens_kept",
             "tokens_cancelled", "tokens_audit", "fixed_budget_tokens", "labels_judged",
-            "labels_right", "seconds_sampling", "seconds_update",
+            "labels_right", "zero_variance_groups", "seconds_sampling", "seconds_update",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + row[name])
+        self.steps_trained += row["loss"] is not None
+        held_back = bool(row["guards"]) and row["loss"] is None
+        self.held_back_in_a_row = self.held_back_in_a_row + 1 if held_back else 0
         for kind, count in row["verdicts"].items():
             self.verdicts[kind] += count
 

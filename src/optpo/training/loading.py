@@ -35,7 +35,6 @@ def load_policy(settings: ModelSettings, temperature: float, pass_tokens: int = 
             # Adapters train well on rounded weights; weights that are trained themselves do not.
             dtype=precision if settings.lora.rank > 0 else torch.float32,
             use_safetensors=True,
-            attn_implementation="sdpa",
             **keywords,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

@@ -18,6 +18,7 @@ from optpo.training.evaluation import Voter, accuracy
 from optpo.training.interruption import stop_on_signal
 from optpo.training.ledger import Ledger
 from optpo.training.loading import load_policy
+from optpo.training.preflight import check_training
 from optpo.training.prompt_state import PromptStore, is_audited, questions_of_step
 from optpo.training.questions import (
     QUESTIONS,
@@ -41,23 +42,28 @@ def adapt(
     settings: RunSettings,
     directory: RunDirectory,
     view: RunView,
-    trackers: Sequence[Tracker] = (),
+    open_trackers: Callable[[], Sequence[Tracker]] = tuple,
 ) -> dict[str, Any]:
     """Run, or go on with, the run in `directory`; returns its summary.
+
+    Trackers are opened once model and questions are known to be good, and closed at the end.
 
     The adapted model is left in `final/`. Same settings, same weights, however often the run was
     stopped or killed on the way. Raises RunStoppedError after an interrupt, when the step is saved,
     and StorageError where its files cannot be written.
     """
     with ExitStack() as stack:
-        run = _Run(settings, directory, view, trackers, stack)
+        run = _Run(settings, directory, view, stack)
+        for tracker in open_trackers():
+            stack.callback(tracker.close)
+            run.trackers.append(tracker)
         try:
             return run.to_the_end()
         except (OSError, SafetensorError) as error:
             where = getattr(error, "filename", None) or directory.path
             reason = getattr(error, "strerror", None) or str(error)
             raise StorageError(
-                f"{where}: {reason}. What was saved is intact: when there is room again, go on by "
+                f"{where}: {reason}. What was saved is intact: when that is mended, go on by "
                 f"`optpo resume {directory.path}`"
             ) from error
 
@@ -70,11 +76,11 @@ class _Run:
         settings: RunSettings,
         directory: RunDirectory,
         view: RunView,
-        trackers: Sequence[Tracker],
         stack: ExitStack,
     ) -> None:
         self.settings, self.directory = settings, directory
-        self.view, self.trackers = view, trackers
+        self.view = view
+        self.trackers: list[Tracker] = []
         data, sample = settings.data, settings.sample
         questions, unseen = questions_of_run(settings.data, directory)
         self.policy = load_policy(settings.model, sample.temperature, settings.update.pass_tokens)
@@ -84,6 +90,7 @@ class _Run:
             prompt_tokens(self.policy, some, settings.model, data, sample.max_new_tokens)
             for some in (questions, unseen)
         )
+        check_training(self.policy, list(self.prompts.values()))
         if settings.advantage.needs_critic:
             self.policy.add_value_head()
         self.optimizer = make_optimizer(self.policy, settings.update)
@@ -91,7 +98,7 @@ class _Run:
         self.voter = stack.enter_context(Voter(self.policy, sample, data.answers))
         self.store = PromptStore()
         self.ledger = Ledger()
-        self.step = 0
+        self.step = self.saved = 0
         self.stop_asked = stack.enter_context(stop_on_signal(view.guard))
 
     def to_the_end(self) -> dict[str, Any]:
@@ -105,7 +112,7 @@ class _Run:
             self._timed(self._evaluate)
             self._save()
         else:
-            self.step = checkpoint.step
+            self.step = self.saved = checkpoint.step
             self.store = PromptStore.from_json(checkpoint.state["prompts"])
             self.ledger = Ledger(**checkpoint.state["ledger"])
             self.directory.forget_after(self.step)
@@ -114,17 +121,24 @@ class _Run:
             for row in self.directory.rows("metrics.jsonl"):
                 self.view.step(row)
         self.voter.engine.update_weights(self.policy.version)
-        while self.step < self.settings.steps:
+        while not self._at_the_end:
             self._stop_if_asked()
             self.step += 1
             self._timed(self._one_step)
-            every, last = self.settings.evaluate.every, self.step == self.settings.steps
+            every, last = self.settings.evaluate.every, self._at_the_end
             if last or (every and self.step % every == 0):
                 self._timed(self._evaluate)
             if last or self.step % self.settings.checkpoint_every == 0 or self.stop_asked():
                 self._save()
         self.policy.save(self.directory.path / "final")
-        summary = summarise(self.settings, self.ledger, len(self.questions), self.directory)
+        if self.step < self.settings.steps:
+            self.view.guard(
+                f"ended after step {self.step} of {self.settings.steps}: the last "
+                f"{self.ledger.held_back_in_a_row} steps were held back, so the policy stood still"
+            )
+        summary = summarise(
+            self.settings, self.ledger, self.step, len(self.questions), self.directory
+        )
         self.directory.write("summary.json", summary)
         return summary
 
@@ -145,14 +159,17 @@ class _Run:
         keep = settings.select(batch, rewards)
         row = metrics_row(self.voter, ballots, audits, self.questions, batch, rewards, keep, flips)
         row["guards"] = settings.guards.alarms(
-            row["entropy"], row["label_flip_rate"], row["undecided_share"]
+            row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]
         )
         advantages = torch.full((batch.rollouts,), torch.nan)
         if not row["guards"] and keep.any():
             metrics, advantages[keep] = self._update(batch.select(keep), rewards[keep])
             row |= metrics
-            if metrics["skipped_updates"]:
-                row["guards"].append("loss or gradient was not finite: weights are as they were")
+            if skipped := int(metrics["skipped_updates"]):
+                row["guards"].append(
+                    f"{skipped} of {settings.update.epochs * settings.update.minibatches} optimiser "
+                    "steps skipped: loss or gradient was not finite"
+                )
         row["seconds_sampling"] = sampled - began
         row["seconds_update"] = time.monotonic() - audited
         row["seconds"] = time.monotonic() - began
@@ -223,7 +240,8 @@ class _Run:
     def _show_step(self, row: dict[str, Any]) -> None:
         self.view.step(row)
         for message in row["guards"]:
-            self.view.guard(f"step {self.step} was not trained on: {message}")
+            held_back = " is held back" if row["loss"] is None else ""
+            self.view.guard(f"step {self.step}{held_back}: {message}")
         numbers = {
             name: float(value) for name, value in row.items() if isinstance(value, int | float)
         }
@@ -259,6 +277,7 @@ class _Run:
                 )
 
     def _save(self) -> None:
+        self.saved = self.step
         state = {"prompts": self.store.to_json(), "ledger": self.ledger.to_json()}
         save_checkpoint(
             self._checkpoints, self.policy, self.optimizer, Checkpoint(self.step, state)
@@ -271,10 +290,17 @@ class _Run:
 
     def _stop_if_asked(self) -> None:
         if self.stop_asked():
+            if self.saved != self.step:
+                self._save()
             path = self.directory.path
             raise RunStoppedError(
                 f"stopped after step {self.step}, which is saved; go on by `optpo resume {path}`"
             )
+
+    @property
+    def _at_the_end(self) -> bool:
+        still = self.ledger.held_back_in_a_row >= self.settings.guards.patience
+        return still or self.step >= self.settings.steps
 
     @property
     def _checkpoints(self) -> Path:

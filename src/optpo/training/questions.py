@@ -54,15 +54,25 @@ def prompt_tokens(
     context = getattr(policy.model.config, "max_position_embeddings", None)
     if context is not None:
         problems = [
-            f"question {name!r} has {len(prompt)} tokens; with sample.max_new_tokens "
-            f"{max_new_tokens} that is over the model's context of {context}"
+            _too_long(name, len(prompt), max_new_tokens, context)
             for name, prompt in tokens.items()
             if len(prompt) + max_new_tokens > context
         ]
         if problems:
             more = f"\n... and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise ModelError("\n".join(problems[:5]) + more)
+            room = context - max(map(len, tokens.values()))
+            fits = f"\nAll fit with --set sample.max_new_tokens={room} or less" if room > 0 else ""
+            raise ModelError("\n".join(problems[:5]) + more + fits)
     return tokens
+
+
+def _too_long(name: str, length: int, max_new_tokens: int, context: int) -> str:
+    if length >= context:
+        return f"question {name!r} has {length} tokens, over the model's context of {context}"
+    return (
+        f"question {name!r} has {length} tokens; with sample.max_new_tokens {max_new_tokens} "
+        f"that is over the model's context of {context}"
+    )
 
 
 def _encode(policy: Policy, question: Question, template: str, wrap: bool) -> tuple[int, ...]:

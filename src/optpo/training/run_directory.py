@@ -158,8 +158,9 @@ def replace_text(file: Path, text: str) -> None:
 
 def replace_folder(temporary: Path, final: Path) -> None:
     """Put a finished folder in the place of another one, once it is on the disk."""
-    for file in temporary.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)

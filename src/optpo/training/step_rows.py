@@ -105,6 +105,7 @@ def rollout_rows(
             "logps": [round(value, 6) for value in rollout.logps],
             "text": rollout.text,
             "answer": rollout.answer,
+            "vote": rollout.vote,
             "finish": rollout.finish,
             "kept": kept,
             "reward": None if math.isnan(reward) else reward,

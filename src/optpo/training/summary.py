@@ -8,7 +8,7 @@ from optpo.training.settings import RunSettings
 
 
 def summarise(
-    settings: RunSettings, ledger: Ledger, questions: int, directory: RunDirectory
+    settings: RunSettings, ledger: Ledger, steps: int, questions: int, directory: RunDirectory
 ) -> dict[str, Any]:
     """summary.json: accuracies null where gold is missing, tokens and seconds over the whole run.
 
@@ -25,7 +25,8 @@ def summarise(
         "recipe": settings.recipe,
         "model": settings.model.name or "embedded",
         "seed": settings.seed,
-        "steps": settings.steps,
+        "steps": steps,
+        "steps_trained": ledger.steps_trained,
         "questions": questions,
         "accuracy_before": at(0, "adapt", "mean"),
         "accuracy_after": at(-1, "adapt", "mean"),
@@ -35,6 +36,7 @@ def summarise(
         "unseen_accuracy_after": at(-1, "unseen", "mean"),
         "label_accuracy": ledger.labels_right / judged if judged else None,
         "verdicts": ledger.verdicts,
+        "zero_variance_groups": ledger.zero_variance_groups,
         "rollouts": ledger.rollouts,
         "rollouts_kept": ledger.rollouts_kept,
         "rollouts_cancelled": ledger.rollouts_cancelled,
