@@ -210,3 +210,10 @@ def test_other_numbers() -> None:
     ]  # fmt: skip
     assert [saving(100, 400), saving(400, 100), saving(None, 4)] == ["4.0× fewer", "4.0× more", "–"]
     assert one_line("a\n b\x1b[31m" + "c" * 200, longest=12) == "a b[31mcccc…"
+
+
+def test_steps_that_trained_nothing_are_said() -> None:
+    """A summary says how many steps moved the policy where not all did."""
+    held_back = summary_lines({**SUMMARY, "steps_trained": 1})
+    assert any(line.split() == ["steps", "trained", "on:", "1", "of", "3"] for line in held_back)
+    assert not any("trained on" in line for line in summary_lines({**SUMMARY, "steps_trained": 3}))

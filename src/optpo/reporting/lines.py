@@ -22,6 +22,9 @@ _KINDS = ("decided", "capped", "tied", "empty")
 def summary_lines(summary: Row) -> list[str]:
     """Return a run's summary for people, one fact a line; what was not measured is left out."""
     lines = [facts(summary, ("recipe", "model", "seed", "steps", "questions"))]
+    steps, trained = number(summary, "steps"), number(summary, "steps_trained")
+    if steps is not None and trained is not None and trained < steps:
+        lines.append(f"{'steps trained on:':<30}{trained:.0f} of {steps:.0f}")
     for label, name in (
         ("accuracy, adapted questions", "accuracy"),
         ("  their majority vote", "majority"),

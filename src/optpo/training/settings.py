@@ -51,7 +51,10 @@ class Advantage(Protocol):
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters (2106.09685) on all linear layers; `rank` 0 trains the whole model."""
+    """Low-rank adapters (2106.09685) on all linear layers; `rank` 0 trains the whole model.
+
+    Adapters begin from the same random numbers whatever the run's seed is.
+    """
 
     rank: int = 0
     alpha: float = 32.0
