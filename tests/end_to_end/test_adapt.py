@@ -49,6 +49,7 @@ def test_a_policy_that_stands_still_ends_the_run(optpo: Command, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["steps"], summary["steps_trained"]) == (3, 0)
+    assert summary["tokens_kept"] == 0
     assert "entropy_floor" in done.stderr
     assert "ended after step 3 of 9" in done.stderr
     assert weights(tmp_path / "run") == (embedded_model_path() / "model.safetensors").read_bytes()

@@ -161,8 +161,11 @@ class _Run:
         row["guards"] = settings.guards.alarms(
             row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]
         )
+        if row["guards"]:
+            keep = torch.zeros_like(keep)
+            row |= {"rollouts_kept": 0, "tokens_kept": 0, "tokens_untrained": row["tokens"]}
         advantages = torch.full((batch.rollouts,), torch.nan)
-        if not row["guards"] and keep.any():
+        if keep.any():
             metrics, advantages[keep] = self._update(batch.select(keep), rewards[keep])
             row |= metrics
             if skipped := int(metrics["skipped_updates"]):
