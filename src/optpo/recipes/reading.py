@@ -102,7 +102,10 @@ def parse_assignment(assignment: str) -> tuple[tuple[str, ...], Any]:
     path = tuple(dotted.strip().split("."))
     if not equals or not all(path):
         raise SettingsError([f"--set {assignment!r}; it must be like update.learning_rate=1e-5"])
-    return path, parse_yaml(text, f"--set {assignment}")
+    try:
+        return path, parse_yaml(text, f"--set {assignment}")
+    except SettingsError as error:
+        raise SettingsError([f"{error}; put text like that in quotes of its own"]) from error
 
 
 def read_number(text: str) -> float | None:
