@@ -17,7 +17,7 @@ test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
