@@ -23,7 +23,8 @@ def test_a_killed_run_ends_like_one_never_stopped(optpo: Command, tmp_path: Path
     assert optpo(*settings).returncode == 0
     length = time.monotonic() - began
     generator = random.Random(20)
-    kills, arguments = 0, [*settings[:2], "killed", *settings[3:]]
+    kills, finished = 0, 0
+    arguments = [*settings[:2], "killed", *settings[3:]]
     while kills < KILLS:
         process = subprocess.Popen(
             command(*arguments), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
@@ -38,7 +39,8 @@ def test_a_killed_run_ends_like_one_never_stopped(optpo: Command, tmp_path: Path
             # It came to its end: start afresh, so that every kill meets a run in progress.
             assert process.returncode == 0, process.stderr.read() if process.stderr else ""
             assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-            (tmp_path / "killed").rename(tmp_path / f"finished{kills}")
+            finished += 1
+            (tmp_path / "killed").rename(tmp_path / f"finished{finished}")
         begun = (tmp_path / "killed" / "config.yaml").exists()
         arguments = ["resume", "killed"] if begun else [*settings[:2], "killed", *settings[3:]]
     done = optpo(*arguments)
