@@ -1,6 +1,6 @@
 """From recipe, files and assignments to settings, and to a mapping and back."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def test_the_mapping_is_complete() -> None:
     """Every setting is in the mapping with its part, so that a later default changes no old run."""
     mapping = settings_to_mapping(RunSettings())
     assert list(mapping) == list(RunSettings.__dataclass_fields__)
-    assert list(mapping["allocate"]) == ["part", *OptpoRule.__dataclass_fields__]
+    assert list(mapping["allocate"]) == ["part", *(field.name for field in fields(OptpoRule))]
     assert mapping["model"]["lora"] == {"rank": 0, "alpha": 32.0}
 
 

@@ -1,6 +1,7 @@
 """The published and derived numbers of OptPO's test (dossier 1.2), and of the plain vote."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,24 +85,37 @@ def test_the_posterior_form_is_never_the_quicker_one(votes):
     assert sooner.confidence >= later.confidence - 1e-12
 
 
+def sure_of_two(rule):
+    """Whether the rule is sure with v1 and v2 votes (row, column) short of the cap, and of whom."""
+    votes = np.tril(np.ones((rule.cap + 1, rule.cap), dtype=int), -1)
+    tallies = Tallies(1 - votes)  # row a: a votes for class 0, all others for class 1
+    decided = replace(rule, floor=1).decide_many(tallies).decided
+    sure = np.zeros((rule.cap + 2, rule.cap + 2), dtype=bool)
+    ahead = np.full_like(sure, -1, dtype=int)
+    for first in range(rule.cap + 1):
+        seconds = np.arange(rule.cap - first)
+        sure[first, seconds] = decided[first, first + seconds]
+        ahead[first, seconds] = tallies.leader[first, first + seconds]
+    return sure, ahead
+
+
 def exact_result(rule, first, second):
     """Follow every state (v1, v2) of a vote in which all other rollouts are unparsed.
 
     Returns P(label 0), P(label 1), P(undecided) and the mean number of votes.
     """
-    mass = np.zeros((rule.cap + 2, rule.cap + 2))
+    sure, ahead = sure_of_two(rule)
+    mass = np.zeros_like(sure, dtype=float)
     mass[0, 0] = 1.0
     label, undecided, votes = [0.0, 0.0], 0.0, 0.0
     for total in range(rule.cap + 1):
-        states = np.argwhere(mass > 0)
-        weights = mass[tuple(states.T)]
-        decisions = rule.decide_many(Tallies(states, total - states.sum(axis=1)))
-        decided = decisions.kind == "decided"
+        decided = sure & (total >= rule.floor)
+        stop = decided | (total >= rule.cap)
         for answer in (0, 1):
-            label[answer] += weights[decided & (decisions.leader == answer)].sum()
-        undecided += weights[decisions.stop & ~decided].sum()
-        votes += total * weights[decisions.stop].sum()
-        mass[tuple(states[decisions.stop].T)] = 0.0
+            label[answer] += mass[decided & (ahead == answer)].sum()
+        undecided += mass[stop & ~decided].sum()
+        votes += total * mass[stop].sum()
+        mass[stop] = 0.0
         after = mass * (1 - first - second)
         after[1:] += mass[:-1] * first
         after[:, 1:] += mass[:, :-1] * second
@@ -135,8 +149,7 @@ def test_simulated_votes_agree_with_the_exact_result(statistic):
     """20 000 seeded votes end as often in each way as the exact sum over tallies says."""
     rule = OptpoRule(floor=4, cap=30, statistic=statistic)
     label, other, undecided, mean = exact_result(rule, 0.5, 0.3)
-    kinds, leaders, totals = simulate(rule, [0.5, 0.3], runs=20_000)
-    decided = kinds == "decided"
+    decided, leaders, totals = simulate(rule, [0.5, 0.3], runs=20_000)
     for observed, exact in (
         (decided & (leaders == 0), label),
         (decided & (leaders == 1), other),
@@ -154,27 +167,22 @@ def test_at_its_own_model_the_posterior_form_keeps_its_error():
     wrong = {}
     for statistic in ("runner-up", "posterior"):
         rule = OptpoRule(floor=1, statistic=statistic)
-        kinds, leaders, _ = simulate(rule, own_model, runs=20_000)
-        wrong[statistic] = (leaders[kinds == "decided"] != 0).mean()
+        decided, leaders, _ = simulate(rule, own_model, runs=20_000)
+        wrong[statistic] = (leaders[decided] != 0).mean()
     assert 0.02 < wrong["posterior"] <= 0.05
     assert wrong["runner-up"] == pytest.approx(0.065, abs=0.008)
 
 
 def simulate(rule, shares, runs):
-    """Draw votes, the missing share unparsed, and return kind, leader and votes of every run."""
+    """Draw votes, the missing share unparsed, and return decided, leader and votes of every run."""
     generator = np.random.default_rng(1)
     shares = np.array([*shares, 1 - sum(shares)])
     drawn = generator.choice(len(shares), size=(runs, rule.cap), p=shares.clip(0) / shares.sum())
-    running = (drawn[:, :, None] == np.arange(len(shares))).cumsum(axis=1)
-    kinds = np.full(runs, "", dtype="<U7")
-    leaders, totals = np.full(runs, UNPARSED), np.zeros(runs)
-    for total in range(rule.floor, rule.cap + 1):
-        going = np.flatnonzero(kinds == "")
-        counts = running[going, total - 1]
-        decisions = rule.decide_many(Tallies(counts[:, :-1], counts[:, -1]))
-        kinds[going], leaders[going] = decisions.kind, decisions.leader
-        totals[going[decisions.stop]] = total
-    return kinds, leaders, totals
+    tallies = Tallies(np.where(drawn == len(shares) - 1, UNPARSED, drawn))
+    decisions = rule.decide_many(tallies)
+    totals = decisions.first_stop
+    rows = np.arange(runs)
+    return decisions.decided[rows, totals], tallies.leader[rows, totals], totals
 
 
 @pytest.mark.parametrize(("p0", "candidates"), [(0.25, 4), (0.2, 4), (0.1, 10), (0.5, 2)])

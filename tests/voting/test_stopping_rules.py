@@ -1,5 +1,6 @@
 """The contract of every stopping rule. A new rule joins by standing in RULES."""
 
+import json
 from dataclasses import replace
 from itertools import product
 
@@ -7,12 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.voting import UNPARSED, FixedRule, OptpoRule, StoppingRule, Tallies, Tally
+from optpo.errors import DataError, SettingsError
+from optpo.voting import (
+    UNPARSED,
+    BetaRule,
+    FixedRule,
+    OptpoRule,
+    StoppingRule,
+    Tallies,
+    Tally,
+    rule_from_json,
+    rule_to_json,
+)
 
 RULES: list[StoppingRule] = [
     FixedRule(votes=1),
     FixedRule(votes=7),
-    OptpoRule(floor=1, cap=12),
+    FixedRule(votes=6, at_cap="first"),
+    BetaRule(cap=12),
+    BetaRule(confidence=0.8, floor=3, cap=9, at_cap="leader"),
+    OptpoRule(floor=1, cap=12, at_cap="first"),
     OptpoRule(floor=5, cap=9),
     OptpoRule(floor=4, cap=4),
     OptpoRule(p0=0.3, candidates=10, error=0.01, floor=1, cap=12),
@@ -28,16 +43,20 @@ VOTES = st.lists(st.integers(UNPARSED, 4), max_size=14).map(tuple)
 @rules
 @given(st.lists(VOTES, max_size=5))
 def test_deciding_many_at_once_equals_deciding_each(rule, many):
-    """The vectorised decision is the single one, in every field."""
-    singles = [Tally(votes) for votes in many]
-    decisions = rule.decide_many(Tallies.of(singles))
-    assert len(decisions) == len(singles)
-    for row, single in enumerate(singles):
-        expected, found = rule.decide(single), decisions[row]
-        assert found.confidence == pytest.approx(expected.confidence, rel=1e-9)
-        assert found.log_evidence == pytest.approx(expected.log_evidence, rel=1e-9, abs=1e-12)
-        rounded = {"confidence": 0.0, "log_evidence": 0.0}
-        assert replace(found, **rounded) == replace(expected, **rounded)
+    """The vectorised decision after each vote is the single one, in every field."""
+    decisions = rule.decide_many(Tallies.of([Tally(votes) for votes in many]))
+    assert len(decisions) == len(many)
+    for row, votes in enumerate(many):
+        for n in range(decisions.stop.shape[1]):
+            expected, found = rule.decide(Tally(votes[:n])), decisions[row, n]
+            assert_same(found, expected)
+
+
+def assert_same(found, expected):
+    assert found.confidence == pytest.approx(expected.confidence, rel=1e-9)
+    assert found.log_evidence == pytest.approx(expected.log_evidence, rel=1e-9, abs=1e-12)
+    rounded = {"confidence": 0.0, "log_evidence": 0.0}
+    assert replace(found, **rounded) == replace(expected, **rounded)
 
 
 @rules
@@ -76,7 +95,7 @@ def test_confidence_is_a_probability_and_kinds_mean_what_they_say(rule, votes):
         assert tally.parsed == 0
     if decision.kind == "tied":
         assert tally.tied
-    if decision.kind in ("decided", "capped"):
+    if decision.kind == "capped" or (decision.kind == "decided" and rule.at_cap != "first"):
         assert tally.leader_votes > tally.runner_up_votes
 
 
@@ -89,6 +108,34 @@ def test_an_unparsed_vote_never_wins(rule, votes):
     assert rule.decide(flooded).leader == rule.decide(parsed).leader
     assert rule.decide(flooded).log_evidence == rule.decide(parsed).log_evidence
     assert rule.decide(Tally((UNPARSED,) * rule.cap)).kind == "empty"
+
+
+@rules
+def test_a_rule_survives_json(rule):
+    """A rule written to JSON comes back equal, whatever its settings."""
+    assert rule_from_json(json.loads(json.dumps(rule_to_json(rule)))) == rule
+
+
+@pytest.mark.parametrize("value", [{}, {"rule": "bata"}, {"rule": "beta", "confidance": 0.9}])
+def test_json_that_is_no_rule_is_refused(value):
+    """An unknown rule or setting is named."""
+    with pytest.raises(DataError, match=r"must be one of|has no confidance"):
+        rule_from_json(value)
+
+
+@rules
+@pytest.mark.parametrize(
+    ("kind", "tally"),
+    [("weights", Tally((0, 0), (0.5, 1.0))), ("carried", Tally((0, 0), carried=(1.5,)))],
+)
+def test_what_a_rule_cannot_use_it_refuses_with_the_reason(rule, kind, tally):
+    """Weights and carried votes are either used, alone and among many, or refused."""
+    if kind in rule.refuses:
+        for refused in (lambda: rule.decide(tally), lambda: rule.decide_many(Tallies.of([tally]))):
+            with pytest.raises(SettingsError, match=rf"takes no {kind}: .{{20}}"):
+                refused()
+    else:
+        assert_same(rule.decide_many(Tallies.of([tally]))[0, -1], rule.decide(tally))
 
 
 def fewest_unanimous_votes(rule, tally):

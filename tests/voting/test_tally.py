@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.errors import DataError
-from optpo.voting import UNPARSED, Tallies, Tally
+from optpo.voting import NO_VOTE, UNPARSED, Tallies, Tally
 
 VOTES = st.lists(st.integers(UNPARSED, 4), max_size=20).map(tuple)
 
@@ -64,10 +64,11 @@ def test_a_vote_below_unparsed_is_refused():
         Tally((0, -2))
 
 
-@given(VOTES)
-def test_a_tally_survives_json(votes):
-    """A tally written to JSON comes back equal."""
-    assert Tally.from_json(json.loads(json.dumps(Tally(votes).to_json()))) == Tally(votes)
+@given(st.data())
+def test_a_tally_survives_json(data):
+    """A tally written to JSON comes back equal, weights and carried votes with it."""
+    tally = data.draw(tallies())
+    assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
 
 
 @pytest.mark.parametrize("value", [{}, [], {"votes": "01"}, {"votes": [0.5]}, {"votes": [True]}])
@@ -77,41 +78,80 @@ def test_json_that_is_no_tally_is_refused(value):
         Tally.from_json(value)
 
 
-@given(st.lists(VOTES, max_size=6))
+WEIGHTS = st.sampled_from([0.0, 0.25, 0.5, 1.0])
+
+
+@st.composite
+def tallies(draw):
+    """A tally with or without weights and carried votes; quarters, so that sums are exact."""
+    votes = draw(VOTES)
+    size = len(votes)
+    weights = draw(st.none() | st.lists(WEIGHTS, min_size=size, max_size=size).map(tuple))
+    return Tally(
+        votes, weights, draw(st.lists(st.sampled_from([0, 0.5, 2]), max_size=3).map(tuple))
+    )
+
+
+@given(st.lists(VOTES.map(Tally), max_size=6) | st.lists(tallies(), max_size=6))
 def test_matrices_say_what_the_single_tallies_say(many):
-    """Every vectorised property equals the property of each tally, ties included."""
-    singles = [Tally(votes) for votes in many]
-    matrices = Tallies.of(singles)
-    assert len(matrices) == len(singles)
-    for name in ("leader_votes", "runner_up_votes", "total", "parsed", "tied"):
-        assert list(getattr(matrices, name)) == [getattr(single, name) for single in singles]
-    leaders = [UNPARSED if single.leader is None else single.leader for single in singles]
-    assert list(matrices.leader) == leaders
+    """Every vectorised property, after every vote, is that of the tally then, ties included."""
+    matrices = Tallies.of(many)
+    assert len(matrices) == len(many)
+    for row, whole in enumerate(many):
+        for n in range(matrices.total.shape[1]):
+            weights = None if whole.weights is None else whole.weights[:n]
+            single = Tally(whole.votes[:n], weights, whole.carried)
+            for name in ("leader_votes", "runner_up_votes", "total", "parsed", "seen", "tied"):
+                assert getattr(matrices, name)[row, n] == getattr(single, name)
+            leader = UNPARSED if single.leader is None else single.leader
+            assert matrices.leader[row, n] == leader
 
 
-def test_matrices_take_column_order_for_the_order_of_first_votes():
-    """Without first votes the lower class number leads a tie."""
-    assert list(Tallies(np.array([[0, 2, 2]]), np.array([1])).leader) == [1]
+def test_votes_that_nothing_weighs_or_carries_stay_whole_numbers():
+    """Counts are exact integers where all votes count 1."""
+    assert Tallies.of([Tally((0, 1))]).leader_votes.dtype == np.int64
+    assert Tallies.of([Tally((0, 1), (1.0, 0.5))]).leader_votes.dtype == np.float64
+
+
+def test_weights_and_carried_votes_decide_who_leads():
+    """Two weak votes lose to a strong one; carried votes count, but not as votes of this visit."""
+    weighted = Tally((0, 0, 1), (0.25, 0.25, 0.75))
+    assert (weighted.leader, weighted.leader_votes, weighted.runner_up_votes) == (1, 0.75, 0.5)
+    carried = Tally((0,), carried=(0.0, 2.5))
+    assert (carried.leader, carried.leader_votes, carried.total, carried.parsed) == (1, 2.5, 1, 1)
+    assert carried.merge(0, 1) == Tally((0,), carried=(2.5, 0.0))
+    assert weighted.add(1, 0.5).weights == (0.25, 0.25, 0.75, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("counts", "unparsed", "first_votes"),
-    [
-        ([1, 2], [0], None),
-        ([[1, 2]], [0, 0], None),
-        ([[1, -1]], [0], None),
-        ([[1, 2]], [-1], None),
-        ([[1, 2]], [0], [[0]]),
-    ],
+    "arguments",
+    [((0,), (1.0, 1.0)), ((0,), (1.5,)), ((0,), (float("nan"),)), ((0,), None, (-1.0,))],
 )
-def test_matrices_that_do_not_fit_are_refused(counts, unparsed, first_votes):
-    """Wrong shapes and negative counts end in a DataError."""
-    first = None if first_votes is None else np.array(first_votes)
+def test_weights_that_do_not_fit_are_refused(arguments):
+    """A weight a vote, in [0, 1]; carried votes 0 or more."""
     with pytest.raises(DataError):
-        Tallies(np.array(counts), np.array(unparsed), first)
+        Tally(*arguments)
 
 
-@pytest.mark.parametrize("module", ["voting.tally", "voting.fixed", "voting.optpo", "data.answers"])
+def test_a_vote_without_weight_among_weighted_ones_is_refused():
+    """Weighted and whole votes do not mix."""
+    with pytest.raises(DataError, match="weight"):
+        Tally((0,), (0.5,)).add(1)
+    with pytest.raises(DataError, match="weight"):
+        Tally((0,)).add(1, 0.5)
+
+
+@pytest.mark.parametrize("votes", [[1, 2], [[0, -3]], [[NO_VOTE, 0]], [[0, NO_VOTE, UNPARSED]]])
+def test_matrices_that_do_not_fit_are_refused(votes):
+    """Wrong shapes, numbers that are no votes and gaps end in a DataError."""
+    with pytest.raises(DataError):
+        Tallies(np.array(votes))
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["voting.tally", "voting.fixed", "voting.optpo", "voting.beta", "voting.rules", "data.answers"],
+)
 def test_the_examples_in_docstrings_are_true(module):
     """Every example in the docstrings gives the result it shows."""
     result = doctest.testmod(import_module(f"optpo.{module}"))

@@ -9,16 +9,14 @@ from typing import Any
 
 from optpo.errors import SettingsError
 from optpo.recipes.nearest import did_you_mean
+from optpo.voting.rules import RULES
 
 ENTRY_POINT_GROUP = "optpo.parts"
 """Where other packages name parts of theirs; its name is `stage.part`, as `select.decided`."""
 
 _SHIPPED = {
     "prompts": {"uniform": "optpo.training.settings:UniformPrompts"},
-    "allocate": {
-        "optpo": "optpo.voting.optpo:OptpoRule",
-        "fixed": "optpo.voting.fixed:FixedRule",
-    },
+    "allocate": RULES,
     "reward": {"majority": "optpo.rewards.majority:MajorityReward"},
     "select": {
         "decided": "optpo.selection.decided:DecidedSelection",

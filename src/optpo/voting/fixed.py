@@ -1,13 +1,13 @@
 """The plain majority vote: a fixed number of rollouts for every question."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import ClassVar, Literal
 
 from optpo.errors import SettingsError
-from optpo.voting.rule import Decision, Decisions, Floats, budget_problems, conclude, conclude_many
-from optpo.voting.tally import Integers, Tallies, Tally
+from optpo.voting.beta import leader_is_likelier
+from optpo.voting.rule import Claim, Decision, Decisions, budget_problems, conclude, conclude_many
+from optpo.voting.tally import Tallies, Tally
 
 
 @dataclass(frozen=True)
@@ -15,26 +15,40 @@ class FixedRule:
     """Stop after exactly `votes` votes; the label is the answer with most of them.
 
     Ends as `decided` where one answer has most votes, `tied` or `empty` otherwise; never `capped`.
+    Votes may be weighted: the label is then the answer with the highest sum of weights.
 
     The confidence is the posterior probability that the leader is the likelier of the two first
-    answers: P(theta > 1/2) with theta ~ Beta(v1 + 1, v2 + 1) for v1 and v2 votes, that is the
-    regularised incomplete beta function I_{1/2}(v2 + 1, v1 + 1) (dossier 3, Adaptive-Consistency).
-    It ignores that the two were chosen after seeing the votes and that further answers may be
-    likelier, so it is too high where many answers share the votes. Nothing is guaranteed of a
-    `decided` label: a lead of one vote is enough.
+    answers, as in `BetaRule`. It ignores that the two were chosen after seeing the votes and that
+    further answers may be likelier, so it is too high where many answers share the votes. Nothing
+    is guaranteed of a `decided` label: a lead of one vote is enough.
+
+    Args:
+        votes: votes a question.
+        at_cap: "leader" leaves a tie undecided, "first" takes the leader voted for first.
 
     Raises:
-        SettingsError: `votes` is no whole number from 1.
+        SettingsError: settings out of range.
 
     >>> FixedRule(votes=3).decide(Tally((0, 0, 1))).kind
     'decided'
     """
 
+    claims: ClassVar[Claim | None] = None
+    refuses: ClassVar[Mapping[str, str]] = {
+        "carried": "a plain vote counts the votes of one visit and nothing else"
+    }
+
     votes: int = 64
+    at_cap: Literal["leader", "first"] = "leader"
 
     def __post_init__(self) -> None:
+        problems = []
         if budget_problems(1, self.votes):
-            raise SettingsError([f"votes = {self.votes!r}: must be a whole number, 1 or more"])
+            problems.append(f"votes = {self.votes!r}: must be a whole number, 1 or more")
+        if self.at_cap not in ("leader", "first"):
+            problems.append(f"at_cap = {self.at_cap!r}: must be one of leader, first")
+        if problems:
+            raise SettingsError(problems)
 
     @property
     def floor(self) -> int:
@@ -48,42 +62,23 @@ class FixedRule:
 
     def decide(self, tally: Tally) -> Decision:
         """Say whether all votes are in, and which answer has most."""
-        first, second = tally.leader_votes, tally.runner_up_votes
-        confidence, log_odds = _leader_is_likelier(np.array([first]), np.array([second]))
+        likelier, log_odds = leader_is_likelier(tally.leader_votes, tally.runner_up_votes)
         return conclude(
-            tally,
-            floor=self.floor,
-            cap=self.cap,
-            sure=first > second,
-            confidence=float(confidence[0]),
-            log_evidence=float(log_odds[0]),
+            self, tally, at_cap=self.at_cap, sure=False, confidence=likelier, log_evidence=log_odds
         )
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
-        first, second = tallies.leader_votes, tallies.runner_up_votes
-        confidence, log_odds = _leader_is_likelier(first, second)
+        likelier, log_odds = leader_is_likelier(tallies.leader_votes, tallies.runner_up_votes)
         return conclude_many(
+            self,
             tallies,
-            floor=self.floor,
-            cap=self.cap,
-            sure=first > second,
-            confidence=confidence,
+            at_cap=self.at_cap,
+            sure=likelier < 0,
+            confidence=likelier,
             log_evidence=log_odds,
         )
 
     def look_ahead(self, tally: Tally) -> int:
         """Return the votes that are still missing."""
         return max(0, self.votes - tally.total)
-
-
-def _leader_is_likelier(first: Integers, second: Integers) -> tuple[Floats, Floats]:
-    # Imported here because scipy.special takes longer to load than the rest of the room.
-    from scipy.special import betainc
-
-    # Beyond some thousand votes the small side underflows; the odds then stay at their largest.
-    smallest = math.ulp(0.0)
-    likelier = np.asarray(betainc(second + 1.0, first + 1.0, 0.5), dtype=np.float64)
-    unlikelier = np.asarray(betainc(first + 1.0, second + 1.0, 0.5), dtype=np.float64)
-    log_odds = np.log(np.maximum(likelier, smallest)) - np.log(np.maximum(unlikelier, smallest))
-    return np.where(first > 0, likelier, 0.0), log_odds

@@ -1,14 +1,23 @@
 """The Bayesian sequential probability ratio test of OptPO (arXiv 2512.02882)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from optpo.errors import SettingsError
-from optpo.voting.rule import Decision, Decisions, Floats, budget_problems, conclude, conclude_many
-from optpo.voting.tally import Tallies, Tally
+from optpo.voting.rule import (
+    AtCap,
+    Claim,
+    Decision,
+    Decisions,
+    budget_problems,
+    conclude,
+    conclude_many,
+)
+from optpo.voting.tally import Floats, Tallies, Tally
 
 # Ratios that equal the threshold on paper (3^2 = (1 - 0.1) / 0.1) must stop in floating point too.
 _SLACK = 1e-9
@@ -48,6 +57,7 @@ class OptpoRule:
         floor: fewest votes before it may stop.
         cap: most votes.
         statistic: "runner-up" or "posterior", as above.
+        at_cap: what becomes of a vote it is not sure of at the cap.
 
     Raises:
         SettingsError: settings out of range, all of them together.
@@ -56,12 +66,18 @@ class OptpoRule:
     3
     """
 
+    claims: ClassVar[Claim | None] = "mode"
+    refuses: ClassVar[Mapping[str, str]] = {
+        "weights": "its likelihood is that of whole votes; a weighted one has none"
+    }
+
     p0: float = 0.5
     candidates: int = 4
     error: float = 0.05
     floor: int = 8
     cap: int = 64
     statistic: Literal["runner-up", "posterior"] = "runner-up"
+    at_cap: AtCap = "abstain"
 
     def __post_init__(self) -> None:
         problems = []
@@ -77,7 +93,7 @@ class OptpoRule:
             )
         if not 0 < self.error < 0.5:
             problems.append(f"error = {self.error!r}: must be above 0 and below 0.5")
-        problems += budget_problems(self.floor, self.cap)
+        problems += budget_problems(self.floor, self.cap, self.at_cap)
         if self.statistic not in ("runner-up", "posterior"):
             problems.append(f"statistic = {self.statistic!r}: must be 'runner-up' or 'posterior'")
         if problems:
@@ -102,24 +118,23 @@ class OptpoRule:
         """Say whether the vote is over."""
         evidence = self._log_evidence(tally)
         return conclude(
+            self,
             tally,
-            floor=self.floor,
-            cap=self.cap,
+            at_cap=self.at_cap,
             sure=evidence >= self.log_threshold,
-            confidence=_probability(evidence) if tally.parsed else 0.0,
+            confidence=0.5 * (1 + math.tanh(0.5 * evidence)),
             log_evidence=evidence,
         )
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
         evidence = self._log_evidence_many(tallies)
-        confidence = 0.5 * (1 + np.tanh(0.5 * evidence))
         return conclude_many(
+            self,
             tallies,
-            floor=self.floor,
-            cap=self.cap,
+            at_cap=self.at_cap,
             sure=evidence >= self.log_threshold,
-            confidence=np.where(tallies.parsed > 0, confidence, 0.0),
+            confidence=0.5 * (1 + np.tanh(0.5 * evidence)),
             log_evidence=evidence,
         )
 
@@ -135,7 +150,7 @@ class OptpoRule:
         return min(needed, self.cap - tally.total)
 
     def _log_evidence(self, tally: Tally) -> float:
-        votes = sorted(tally.counts.values(), reverse=True) or [0]
+        votes = sorted(tally.scores.values(), reverse=True) or [0]
         if self.statistic == "runner-up":
             return (votes[0] - (votes[1] if len(votes) > 1 else 0)) * self.log_ratio
         unseen = max(0, self.candidates - len(votes))
@@ -147,21 +162,21 @@ class OptpoRule:
         return votes[0] * self.log_ratio - largest - math.log(sum_of_others)
 
     def _log_evidence_many(self, tallies: Tallies) -> Floats:
-        first = tallies.leader_votes * self.log_ratio
         if self.statistic == "runner-up":
-            return first - tallies.runner_up_votes * self.log_ratio
-        # Without any answer every one of the m hypotheses is unseen and one of them would lead.
-        seen = np.maximum(1, (tallies.counts > 0).sum(axis=1))
-        unseen = np.maximum(0, self.candidates - seen)
-        largest = np.maximum(0, tallies.runner_up_votes) * self.log_ratio
+            lead = tallies.leader_votes - tallies.runner_up_votes
+            return np.asarray(lead * self.log_ratio, dtype=np.float64)
+        evidence = np.empty(tallies.total.shape)
         rows = np.arange(len(tallies))
-        others = np.where(tallies.counts > 0, tallies.counts * self.log_ratio, -np.inf)
-        leaders = tallies.leader
-        voted = leaders >= 0
-        others[rows[voted], leaders[voted]] = -np.inf
-        sum_of_others = np.exp(others - largest[:, None]).sum(axis=1) + unseen * np.exp(-largest)
-        return np.asarray(first - largest - np.log(sum_of_others), dtype=np.float64)
-
-
-def _probability(log_odds: float) -> float:
-    return 0.5 * (1 + math.tanh(0.5 * log_odds))
+        for n, scores in enumerate(tallies.scores()):
+            first, leaders = tallies.leader_votes[:, n], tallies.leader[:, n]
+            # Without any answer every one of the m hypotheses is unseen and one of them would lead.
+            seen = np.maximum(1, tallies.seen[:, n])
+            unseen = np.maximum(0, self.candidates - seen)
+            largest = tallies.runner_up_votes[:, n] * self.log_ratio
+            others = np.where(scores > 0, scores * self.log_ratio, -np.inf)
+            voted = leaders >= 0
+            others[rows[voted], leaders[voted]] = -np.inf
+            sum_of_others = np.exp(others - largest[:, None]).sum(axis=1)
+            sum_of_others += unseen * np.exp(-largest)
+            evidence[:, n] = first * self.log_ratio - largest - np.log(sum_of_others)
+        return evidence

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optpo.voting.tally import Integers, Tallies, Tally
+from optpo.errors import SettingsError
+from optpo.voting.tally import Floats, Integers, Tallies, Tally
 
 Kind = Literal["decided", "capped", "tied", "empty"]
 """How a vote ended: by the rule; at the cap with a unique leader the rule is not sure of; at the
 cap with two leaders; or without any answer at all."""
 
-Floats = NDArray[np.float64]
+AtCap = Literal["abstain", "leader", "first"]
+"""What becomes of a vote at the cap that the rule is not sure of. "abstain": it stays undecided
+(`capped`, `tied`). "leader": a unique leader is the label, `decided` with the confidence it has; a
+tie stays undecided. "first": so is, at a tie, the leader that was voted for first."""
+
+Claim = Literal["mode", "full vote"]
+"""What the confidence of a rule is about: that the leader is the answer the model gives most often,
+or that it is the label of the vote at the cap."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +34,9 @@ class Decision:
         stop: whether the vote is over.
         kind: how it ended, None while it goes on.
         leader: the leading class so far, at a tie the one voted for first; None without a class.
-        confidence: probability in [0, 1] that the leader is the answer the model gives most often,
-            under the assumptions of the rule; 0 without a leader.
-        log_evidence: the rule's statistic in nats: log odds of `confidence`.
+        confidence: probability in [0, 1] of what the rule claims of the leader, under the
+            assumptions of the rule; 0 without a leader.
+        log_evidence: the rule's statistic in nats.
     """
 
     stop: bool
@@ -39,36 +48,63 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """The decisions on many questions: arrays of shape (questions,), fields as in `Decision`.
+    """The decisions on many questions after every vote.
 
-    `kind` is "" while a vote goes on, `leader` -1 where no answer was parsed.
+    Attributes:
+        tallies: the votes.
+        stop: (questions, votes + 1) whether the vote is over after n votes.
+        decided: of the same shape; whether it is over because the rule is sure.
+        confidence: of the same shape, as in `Decision`.
+        log_evidence: of the same shape, as in `Decision`.
     """
 
+    tallies: Tallies
     stop: NDArray[np.bool_]
-    kind: NDArray[np.str_]
-    leader: Integers
+    decided: NDArray[np.bool_]
     confidence: Floats
     log_evidence: Floats
 
     def __len__(self) -> int:
         return len(self.stop)
 
-    def __getitem__(self, question: int) -> Decision:
-        leader = int(self.leader[question])
+    def __getitem__(self, place: tuple[int, int]) -> Decision:
+        """The decision on a question (a row) after n votes (a column, -1: all it has)."""
+        leader = int(self.tallies.leader[place])
+        kind: Kind | None = None
+        if self.decided[place]:
+            kind = "decided"
+        elif self.stop[place]:
+            empty, tied = leader < 0, bool(self.tallies.tied[place])
+            kind = "empty" if empty else "tied" if tied else "capped"
         return Decision(
-            stop=bool(self.stop[question]),
-            kind=cast("Kind | None", str(self.kind[question]) or None),
+            stop=bool(self.stop[place]),
+            kind=kind,
             leader=None if leader < 0 else leader,
-            confidence=float(self.confidence[question]),
-            log_evidence=float(self.log_evidence[question]),
+            confidence=float(self.confidence[place]),
+            log_evidence=float(self.log_evidence[place]),
         )
+
+    @property
+    def first_stop(self) -> Integers:
+        """(questions,) the votes after which each is over first; all where it never is."""
+        last = self.stop.shape[1] - 1
+        return np.asarray(np.where(self.stop.any(axis=1), self.stop.argmax(axis=1), last))
 
 
 class StoppingRule(Protocol):
     """A test that reads votes in index order and stops; settings only, no state.
 
-    A decision depends on the tally alone, so it is the same whichever rollout finished first.
+    A decision depends on the tally alone, so it is the same whichever rollout finished first, and
+    classes that are merged late leave nothing to mend.
+
+    Attributes:
+        claims: what `confidence` is about; None where it is no claim about errors, but only a
+            heuristic figure.
+        refuses: why `weights` or `carried` votes cannot be used, for what cannot.
     """
+
+    claims: ClassVar[Claim | None]
+    refuses: ClassVar[Mapping[str, str]]
 
     @property
     def floor(self) -> int:
@@ -81,23 +117,28 @@ class StoppingRule(Protocol):
         ...
 
     def decide(self, tally: Tally) -> Decision:
-        """Say whether the vote is over."""
+        """Say whether the vote is over.
+
+        Raises:
+            SettingsError: the tally has weights or carried votes that the rule refuses.
+        """
         ...
 
     def decide_many(self, tallies: Tallies) -> Decisions:
-        """Say the same of many questions at once."""
+        """Say the same of many questions at once, after each of their votes."""
         ...
 
     def look_ahead(self, tally: Tally) -> int:
         """Return the fewest further votes that could end the test if they all agreed.
 
-        At least 1 while the vote goes on, never past the cap; 0 once it is over.
+        At least 1 while the vote goes on, never past the cap; 0 once it is over. A further vote is
+        taken to weigh 1.
         """
         ...
 
 
-def budget_problems(floor: int, cap: int) -> list[str]:
-    """Return what is wrong with a floor and a cap, as messages for a `SettingsError`."""
+def budget_problems(floor: int, cap: int, at_cap: str = "abstain") -> list[str]:
+    """Return what is wrong with floor, cap and end at the cap, as messages for a `SettingsError`."""
     problems = [
         f"{name} = {value!r}: must be a whole number of votes, 1 or more"
         for name, value in (("floor", floor), ("cap", cap))
@@ -105,36 +146,60 @@ def budget_problems(floor: int, cap: int) -> list[str]:
     ]
     if not problems and floor > cap:
         problems.append(f"floor = {floor}: must not be above cap = {cap}")
+    if at_cap not in get_args(AtCap):
+        problems.append(f"at_cap = {at_cap!r}: must be one of {', '.join(get_args(AtCap))}")
     return problems
 
 
+def check_accepted(rule: StoppingRule, tally: Tally | Tallies) -> None:
+    """Refuse weights or carried votes that the rule cannot use, with the reason.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    carried = tally.carried is not None and len(tally.carried) > 0
+    for kind, present in (("weights", tally.weights is not None), ("carried", carried)):
+        if present and kind in rule.refuses:
+            raise SettingsError([f"{type(rule).__name__} takes no {kind}: {rule.refuses[kind]}"])
+
+
 def conclude(
-    tally: Tally, *, floor: int, cap: int, sure: bool, confidence: float, log_evidence: float
+    rule: StoppingRule,
+    tally: Tally,
+    *,
+    at_cap: AtCap,
+    sure: Any,
+    confidence: Any,
+    log_evidence: Any,
 ) -> Decision:
     """Return the decision of a rule that is `sure` of the leader or not, within floor and cap."""
+    check_accepted(rule, tally)
     kind: Kind | None = None
-    if sure and tally.total >= floor:
+    named = tally.leader is not None
+    if named and sure and tally.total >= rule.floor:
         kind = "decided"
-    elif tally.total >= cap:
-        kind = "empty" if tally.parsed == 0 else "tied" if tally.tied else "capped"
-    return Decision(kind is not None, kind, tally.leader, confidence, log_evidence)
+    elif tally.total >= rule.cap:
+        taken = named and (at_cap == "first" or (at_cap == "leader" and not tally.tied))
+        kind = "decided" if taken else "tied" if tally.tied else "capped" if named else "empty"
+    claimed = float(confidence) if named else 0.0
+    return Decision(kind is not None, kind, tally.leader, claimed, float(log_evidence))
 
 
 def conclude_many(
+    rule: StoppingRule,
     tallies: Tallies,
     *,
-    floor: int,
-    cap: int,
+    at_cap: AtCap,
     sure: NDArray[np.bool_],
     confidence: Floats,
     log_evidence: Floats,
 ) -> Decisions:
-    """Do what `conclude` does, for many questions."""
-    decided = sure & (tallies.total >= floor)
-    at_cap = tallies.total >= cap
-    kind = np.select(
-        [decided, ~at_cap, tallies.parsed == 0, tallies.tied],
-        ["decided", "", "empty", "tied"],
-        "capped",
+    """Do what `conclude` does, for many questions after every vote."""
+    check_accepted(rule, tallies)
+    named, over = tallies.leader >= 0, tallies.total >= rule.cap
+    decided = sure & named & (tallies.total >= rule.floor)
+    if at_cap != "abstain":
+        decided |= over & named & ((at_cap == "first") | ~tallies.tied)
+    return Decisions(
+        tallies, decided | over, decided, np.where(named, confidence, 0.0), log_evidence
     )
-    return Decisions(decided | at_cap, kind, tallies.leader, confidence, log_evidence)
