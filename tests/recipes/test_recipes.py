@@ -76,7 +76,7 @@ def test_every_part_loads() -> None:
     """Every registered name leads to a class whose defaults hold, and back to the name."""
     names = {stage: list(parts()[stage]) for stage in STAGES}
     assert names.pop("allocate") == list(RULES)
-    assert sum(map(len, names.values())) == 7
+    assert sum(map(len, names.values())) == 8
     for stage, named in names.items():
         assert [part_name(stage, part_class(stage, name)()) for name in named] == named
 
