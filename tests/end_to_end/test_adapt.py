@@ -56,7 +56,7 @@ def test_a_policy_that_stands_still_ends_the_run(optpo: Command, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["optpo", "optpo-ppo", "optpo-sft", "ttrl"])
+@pytest.mark.parametrize("recipe", ["optpo", "optpo-ppo", "optpo-sft", "optpo-warm", "ttrl"])
 def test_every_recipe_runs_and_learns(optpo: Command, tmp_path: Path, recipe: str) -> None:
     """Each recipe moves the weights and does not lose accuracy on what it trains on."""
     settings = ["steps=5", "evaluate.unseen_samples=0", "audit=0"]
@@ -68,7 +68,7 @@ def test_every_recipe_runs_and_learns(optpo: Command, tmp_path: Path, recipe: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["optpo", "optpo-ppo"])
+@pytest.mark.parametrize("recipe", ["optpo", "optpo-ppo", "optpo-warm"])
 def test_the_sampling_batch_changes_nothing(optpo: Command, tmp_path: Path, recipe: str) -> None:
     """Batches of 4, 16 and 64 rows end in the same weights, to the bit, and the same figures."""
     for size in (4, 16, 64):
@@ -77,6 +77,32 @@ def test_the_sampling_batch_changes_nothing(optpo: Command, tmp_path: Path, reci
         assert done.returncode == 0, done.stderr
     assert len({weights(tmp_path / f"rows{size}") for size in (4, 16, 64)}) == 1
     assert figures(tmp_path / "rows4") == figures(tmp_path / "rows64")
+
+
+def test_a_tracker_carries_votes_and_lets_questions_rest(optpo: Command, tmp_path: Path) -> None:
+    """From the second step on past votes count, new ones are fewer, and what rests is in the ledger."""
+    done = optpo("adapt", "--recipe", "optpo-warm", "--out", "run", *small("steps=4"))
+    assert done.returncode == 0, done.stderr
+    metrics = rows(tmp_path / "run" / "metrics.jsonl")
+    assert (metrics[0]["votes_carried"], metrics[0]["drift"]) == (0, None)
+    assert min(row["votes_carried"] for row in metrics[1:]) > 0
+    assert min(row["drift"] for row in metrics[1:]) > 0
+    assert metrics[1]["mean_votes"] < metrics[0]["mean_votes"]
+    rested = [row["questions_rested"] for row in metrics]
+    assert rested[0] == 0 < sum(rested)
+    assert [row["questions"] for row in metrics] == [24 - count for count in rested]
+    found = figures(tmp_path / "run")
+    assert found["questions_rested"] == sum(rested)
+    carried = [row["carried"] for row in rows(tmp_path / "run" / "verdicts.jsonl")]
+    assert not any(carried[:24])
+    assert any(carried[24:])
+
+
+def test_a_tracker_that_the_rule_cannot_use_is_refused(optpo: Command) -> None:
+    """A plain vote counts no votes of earlier visits: said before anything is loaded."""
+    done = optpo("adapt", "--recipe", "ttrl", "--out", "run", "--set", "tracker.most_kept=0.5")
+    assert done.returncode == 2
+    assert "takes no carried votes" in done.stderr
 
 
 @pytest.mark.slow

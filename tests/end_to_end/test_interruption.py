@@ -11,21 +11,23 @@ import pytest
 
 from tests.end_to_end.conftest import ENVIRONMENT, Command, command, figures, rows, small, weights
 
-KILLS = 12
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_run_ends_like_one_never_stopped(optpo: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "needed"), [("optpo", 12), ("optpo-warm", 3)])
+def test_a_killed_run_ends_like_one_never_stopped(
+    optpo: Command, tmp_path: Path, recipe: str, needed: int
+) -> None:
     """SIGKILL at random moments, resume each time: same weights, figures and rows."""
-    settings = ["adapt", "--out", "whole", "--audit", "0.2", *small("steps=6")]
+    choice = ["--recipe", recipe, "--audit", "0.2"]
+    settings = ["adapt", "--out", "whole", *choice, *small("steps=6")]
     began = time.monotonic()
     assert optpo(*settings).returncode == 0
     length = time.monotonic() - began
     generator = random.Random(20)
     kills, finished = 0, 0
     arguments = [*settings[:2], "killed", *settings[3:]]
-    while kills < KILLS:
+    while kills < needed:
         process = subprocess.Popen(
             command(*arguments), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
         )

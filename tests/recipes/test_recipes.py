@@ -21,7 +21,7 @@ from optpo.selection.decided import AgreeingSelection, DecidedSelection
 from optpo.training.settings import RunSettings, UniformPrompts
 from optpo.voting import RULES, FixedRule, OptpoRule
 
-SHIPPED = ["optpo", "optpo-ppo", "optpo-sft", "ttrl"]
+SHIPPED = ["optpo", "optpo-ppo", "optpo-sft", "optpo-warm", "ttrl"]
 
 
 def test_every_shipped_file_is_a_recipe() -> None:
@@ -52,11 +52,12 @@ def test_stages_are_named_by_part(name: str) -> None:
 
 
 def test_what_the_recipes_fill_the_stages_with() -> None:
-    """The four recipes differ where their methods do."""
-    optpo_, ppo, sft, ttrl = map(build_settings, SHIPPED)
+    """The recipes differ where their methods do."""
+    optpo_, ppo, sft, warm, ttrl = map(build_settings, SHIPPED)
     rule = OptpoRule(p0=0.5, candidates=4, error=0.05, floor=8, cap=64)
     assert [rule] * 3 == [optpo_.allocate, ppo.allocate, sft.allocate]
     assert FixedRule(votes=64) == ttrl.allocate
+    assert warm.tracker.most_kept > 0 == optpo_.tracker.most_kept
     assert isinstance(ppo.advantage, GaeAdvantage)
     assert AgreeingSelection() == sft.select
     assert SupervisedObjective() == sft.objective
@@ -128,7 +129,7 @@ def test_a_broken_part_says_so(other_packages) -> None:
 
 def test_unknown_recipe_names_the_nearest() -> None:
     """A misspelt recipe is told the right name and all there are."""
-    with pytest.raises(SettingsError, match=r"did you mean optpo-ppo.*optpo-sft, ttrl"):
+    with pytest.raises(SettingsError, match=r"did you mean optpo-ppo.*optpo-warm, ttrl"):
         read_recipe("optpo_ppo")
 
 

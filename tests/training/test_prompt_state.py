@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optpo.training.drift import Probe
 from optpo.training.prompt_state import PromptState, PromptStore, is_audited, questions_of_step
 
 NAMES = [f"q{n}" for n in range(12)]
@@ -83,6 +84,25 @@ def test_the_store_survives_json():
     store = PromptStore()
     for name, label in (("a", "1"), ("b", None), ("a", "2")):
         store.visit(name, label)
+    store.remember(
+        "a", {"1": 0.7 * 3, "2": 4.0}, (Probe((3, 4), (-0.1, -2.5)), Probe((5,), (0.0,))), 2
+    )
     back = PromptStore.from_json(json.loads(json.dumps(store.to_json())))
     assert back.to_json() == store.to_json()
     assert back.visit("a", "1") is True
+
+
+def test_a_question_rests_and_is_asked_again():
+    """After a visit that sends it to rest for two it sits out two steps and is asked in the third."""
+    store = PromptStore()
+    store.remember("calm", {}, (), rest=2)
+    asked_for = [store.awake(["calm", "lively"]) for _ in range(4)]
+    assert asked_for == [["lively"], ["lively"], ["calm", "lively"], ["calm", "lively"]]
+
+
+def test_where_all_rest_all_are_asked():
+    """A step is never empty, and a rest cut short is over."""
+    store = PromptStore()
+    store.remember("calm", {}, (), rest=1)
+    assert store.awake(["calm"]) == ["calm"]
+    assert store.awake(["calm"]) == ["calm"]

@@ -9,7 +9,7 @@ from optpo.sampling.engine import SampleSettings
 from optpo.sampling.scheduler import Ballot, Reader, take_votes
 from optpo.sampling.transformers_engine import TransformersEngine
 from optpo.training.policy import Policy
-from optpo.voting import StoppingRule, Verdict
+from optpo.voting import StoppingRule, Tally, Verdict
 from optpo.voting.accuracy import mean_with_interval
 
 
@@ -36,21 +36,30 @@ class Voter:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def ballots(self, prompts: Mapping[str, tuple[int, ...]]) -> list[Ballot]:
-        """An empty ballot a question."""
-        return [
-            Ballot(name, tokens, AnswerClasses(self.answers, self.verifier))
-            for name, tokens in prompts.items()
-        ]
+    def ballots(
+        self,
+        prompts: Mapping[str, tuple[int, ...]],
+        carried: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> list[Ballot]:
+        """A ballot a question, empty but for the votes by answer that are carried over."""
+        ballots = []
+        for name, tokens in prompts.items():
+            classes = AnswerClasses(self.answers, self.verifier)
+            votes: dict[int, float] = {}
+            for answer, count in (carried or {}).get(name, {}).items():
+                number = classes.classify(answer)
+                votes[number] = votes.get(number, 0.0) + count
+            ballots.append(Ballot(name, tokens, classes, Tally(carried=tuple(votes.values()))))
+        return ballots
 
     def copy(self, ballot: Ballot) -> Ballot:
-        """A ballot with the same votes, which may go on without the first one's knowing."""
+        """A ballot with the same votes of this visit, which may go on without the first's knowing."""
         classes = AnswerClasses.from_json(ballot.classes.to_json(), self.answers, self.verifier)
         return Ballot(
             ballot.prompt_id,
             ballot.prompt_tokens,
             classes,
-            ballot.tally,
+            Tally(ballot.tally.votes, ballot.tally.weights),
             list(ballot.rollouts),
             launched=ballot.tally.total,
         )
@@ -133,4 +142,5 @@ def verdict_of(ballot: Ballot) -> Verdict:
         tokens=ballot.tokens,
         cancelled_rollouts=ballot.cancelled_rollouts,
         cancelled_tokens=ballot.cancelled_tokens,
+        carried=dict(zip(ballot.classes.labels, ballot.tally.carried, strict=False)),
     )

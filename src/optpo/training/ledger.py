@@ -24,6 +24,8 @@ class Ledger:
     tokens: int = 0
     tokens_kept: int = 0
     tokens_cancelled: int = 0
+    questions_rested: int = 0
+    votes_carried: float = 0.0
     tokens_evaluation: int = 0
     tokens_audit: int = 0
     fixed_budget_tokens: int = 0
@@ -49,7 +51,8 @@ class Ledger:
         for name in (
             "rollouts", "rollouts_kept", "rollouts_cancelled", "tokens", "tokens_kept",
             "tokens_cancelled", "tokens_audit", "fixed_budget_tokens", "labels_judged",
-            "labels_right", "zero_variance_groups", "seconds_sampling", "seconds_update",
+            "labels_right", "zero_variance_groups", "questions_rested", "votes_carried",
+            "seconds_sampling", "seconds_update",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + row[name])
         self.steps_trained += row["loss"] is not None

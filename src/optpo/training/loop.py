@@ -1,7 +1,7 @@
 """Test-time policy optimization: step by step through the eight stages, saved after every step."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from optpo.batch import RolloutBatch, pack
 from optpo.errors import RunStoppedError, StorageError
 from optpo.sampling.scheduler import Ballot
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from optpo.training.drift import Probe, drifts, take_probes
 from optpo.training.evaluation import Voter, accuracy
 from optpo.training.interruption import stop_on_signal
 from optpo.training.ledger import Ledger
@@ -35,7 +36,7 @@ from optpo.training.step_rows import metrics_row, rollout_rows, verdict_rows
 from optpo.training.summary import summarise
 from optpo.training.update import StepTargets, behaviour, make_optimizer, update
 from optpo.training.view import RunView, Tracker
-from optpo.voting import FixedRule, StoppingRule
+from optpo.voting import FixedRule, StoppingRule, remember
 
 
 def adapt(
@@ -145,19 +146,28 @@ class _Run:
     def _one_step(self) -> None:
         """The stages once, prompts to update."""
         settings, began = self.settings, time.monotonic()
-        names = questions_of_step(
+        scheduled = questions_of_step(
             list(self.prompts), settings.prompts.questions_per_step, settings.seed, self.step
         )
-        ballots = self.voter.ballots({name: self.prompts[name] for name in names})
+        names = self.store.awake(scheduled)
+        moved = self._drifts(names)
+        carried = self._carried(names, moved)
+        ballots = self.voter.ballots({name: self.prompts[name] for name in names}, carried)
         self._vote(ballots, settings.allocate, f"train {self.step}", "sampling")
         sampled = time.monotonic()
         audits = self._audit(ballots)
         audited = time.monotonic()
-        flips = [self.store.visit(ballot.prompt_id, ballot.label) for ballot in ballots]
+        probes = self._probes(ballots)
+        flips = [self._remember(ballot, carried, probes) for ballot in ballots]
         batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
         rewards = settings.reward(batch)
         keep = settings.select(batch, rewards)
         row = metrics_row(self.voter, ballots, audits, self.questions, batch, rewards, keep, flips)
+        row |= {
+            "questions_rested": len(scheduled) - len(names),
+            "votes_carried": sum(sum(votes.values()) for votes in carried.values()),
+            "drift": sum(moved.values()) / len(moved) if moved else None,
+        }
         row["guards"] = settings.guards.alarms(
             row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]
         )
@@ -190,6 +200,44 @@ class _Run:
         )
         self.directory.append("metrics.jsonl", [row])
         self._show_step(row)
+
+    def _drifts(self, names: Sequence[str]) -> dict[str, float]:
+        """How far the policy has moved on each question that was asked before."""
+        probes = {name: self.store[name].probes for name in names}
+        return drifts(self.policy, self.prompts, probes)
+
+    def _carried(
+        self, names: Sequence[str], moved: Mapping[str, float]
+    ) -> dict[str, dict[str, float]]:
+        """The votes of earlier visits that still count, by question and answer."""
+        tracker = self.settings.tracker
+        return {
+            name: remember(self.store[name].votes, tracker.kept(moved[name]), {})
+            for name in names
+            if name in moved
+        }
+
+    def _probes(self, ballots: Sequence[Ballot]) -> dict[str, tuple[Probe, ...]]:
+        """Rollouts to measure the drift by at the next visit; none where nothing is carried."""
+        tracker = self.settings.tracker
+        return take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
+
+    def _remember(
+        self,
+        ballot: Ballot,
+        carried: Mapping[str, Mapping[str, float]],
+        probes: Mapping[str, tuple[Probe, ...]],
+    ) -> bool | None:
+        """Record a visit; whether the question's label changed, none if there was none."""
+        name, tally = ballot.prompt_id, ballot.tally
+        before = self.store[name]
+        new = {ballot.classes.labels[vote]: count for vote, count in tally.counts.items()}
+        settled = ballot.label is not None and new == {before.label: tally.total}
+        rest = self.settings.tracker.next_rest(before.rest, nothing_to_teach=settled)
+        flipped = self.store.visit(name, ballot.label)
+        votes = remember(carried.get(name, {}), 1.0, new) if name in probes else {}
+        self.store.remember(name, votes, probes.get(name, ()), rest)
+        return flipped
 
     def _update(self, batch: RolloutBatch, rewards: Tensor) -> tuple[dict[str, float], Tensor]:
         """Move the policy by the rollouts kept; returns metrics, and mean advantages a rollout."""

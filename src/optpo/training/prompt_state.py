@@ -2,17 +2,34 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
+from typing import Any
+
+from optpo.training.drift import Probe
 
 
 @dataclass(frozen=True)
 class PromptState:
-    """One question's past: visits, how often its label changed, and the last decided label."""
+    """One question's past.
+
+    Attributes:
+        visits: how often it was asked.
+        flips: how often its label changed.
+        label: the last decided label.
+        votes: what its visits have voted so far, by answer, the older ones discounted.
+        probes: rollouts of the last visit, to measure how far the policy has moved since.
+        rest: visits that it was last sent to rest for.
+        rest_left: those of them that are still to come.
+    """
 
     visits: int = 0
     flips: int = 0
     label: str | None = None
+    votes: Mapping[str, float] = field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
+    rest: int = 0
+    rest_left: int = 0
 
 
 class PromptStore:
@@ -39,14 +56,42 @@ class PromptStore:
         )
         return flipped
 
-    def to_json(self) -> dict[str, dict[str, object]]:
+    def remember(
+        self, prompt_id: str, votes: Mapping[str, float], probes: tuple[Probe, ...], rest: int
+    ) -> None:
+        """Keep what a visit leaves for the next one, and let the question rest for so many."""
+        self._states[prompt_id] = replace(
+            self[prompt_id], votes=dict(votes), probes=probes, rest=rest, rest_left=rest
+        )
+
+    def awake(self, prompt_ids: Sequence[str]) -> list[str]:
+        """Those of a step's questions that do not rest; the others have one visit less to rest.
+
+        Where all of them rest, all are asked: a step without questions would teach nothing.
+        """
+        awake = [name for name in prompt_ids if self[name].rest_left == 0]
+        for name in prompt_ids:
+            if rest_left := self[name].rest_left:
+                self._states[name] = replace(self[name], rest_left=rest_left - 1)
+        return awake or list(prompt_ids)
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
         """A JSON object by question id."""
         return {name: asdict(state) for name, state in self._states.items()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, object]]) -> "PromptStore":
+    def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> "PromptStore":
         """The store that `to_json` wrote."""
-        return cls({name: PromptState(**state) for name, state in data.items()})  # type: ignore[arg-type]
+        return cls(
+            {
+                name: PromptState(**{**state, "probes": tuple(map(_probe, state["probes"]))})
+                for name, state in data.items()
+            }
+        )
+
+
+def _probe(value: Mapping[str, Any]) -> Probe:
+    return Probe(tuple(value["tokens"]), tuple(value["logps"]))
 
 
 def questions_of_step(

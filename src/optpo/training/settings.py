@@ -15,7 +15,7 @@ from optpo.sampling.engine import SampleSettings
 from optpo.selection.decided import DecidedSelection
 from optpo.training.guards import GuardSettings
 from optpo.training.update import Objective, UpdateSettings
-from optpo.voting import OptpoRule, StoppingRule
+from optpo.voting import OptpoRule, StoppingRule, VoteTracker
 
 
 class Reward(Protocol):
@@ -157,6 +157,7 @@ class RunSettings:
     data: DataSettings = field(default_factory=DataSettings)
     prompts: UniformPrompts = field(default_factory=UniformPrompts)
     allocate: StoppingRule = field(default_factory=OptpoRule)
+    tracker: VoteTracker = field(default_factory=VoteTracker)
     sample: SampleSettings = field(default_factory=SampleSettings)
     reward: Reward = field(default_factory=MajorityReward)
     select: Selection = field(default_factory=DecidedSelection)
@@ -175,6 +176,10 @@ class RunSettings:
             f"audit is {self.audit}; it must lie between 0 and 1": 0 <= self.audit <= 1,
             f"checkpoint_every is {self.checkpoint_every}; it must be 1 or more": (
                 self.checkpoint_every >= 1
+            ),
+            f"tracker.most_kept is {self.tracker.most_kept}, but the allocate part takes no carried "
+            f"votes: {self.allocate.refuses.get('carried')}": (
+                self.tracker.most_kept == 0 or "carried" not in self.allocate.refuses
             ),
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:

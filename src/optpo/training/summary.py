@@ -37,6 +37,8 @@ def summarise(
         "label_accuracy": ledger.labels_right / judged if judged else None,
         "verdicts": ledger.verdicts,
         "zero_variance_groups": ledger.zero_variance_groups,
+        "questions_rested": ledger.questions_rested,
+        "votes_carried": ledger.votes_carried,
         "rollouts": ledger.rollouts,
         "rollouts_kept": ledger.rollouts_kept,
         "rollouts_cancelled": ledger.rollouts_cancelled,

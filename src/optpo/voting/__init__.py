@@ -1,12 +1,23 @@
 """Voting: tallies, stopping rules and verdicts; NumPy and SciPy only."""
 
 from optpo.voting.beta import BetaRule
+from optpo.voting.bounds import (
+    fixed_vote_exponent,
+    known_shape_rate,
+    least_mean_votes,
+    least_mean_votes_log,
+    mode_divergence,
+)
 from optpo.voting.calibration import CalibrationBin, calibration_bins
+from optpo.voting.dirichlet import DirichletRule
+from optpo.voting.eprocess import EprocessRule
 from optpo.voting.fixed import FixedRule
 from optpo.voting.optpo import OptpoRule
+from optpo.voting.ppr import PprRule
 from optpo.voting.rule import AtCap, Claim, Decision, Decisions, Kind, StoppingRule
 from optpo.voting.rules import RULES, rule_from_json, rule_to_json
 from optpo.voting.tally import NO_VOTE, UNPARSED, Tallies, Tally
+from optpo.voting.tracker import VoteTracker, remember
 from optpo.voting.verdict import Verdict
 
 __all__ = [
@@ -19,14 +30,24 @@ __all__ = [
     "Claim",
     "Decision",
     "Decisions",
+    "DirichletRule",
+    "EprocessRule",
     "FixedRule",
     "Kind",
     "OptpoRule",
+    "PprRule",
     "StoppingRule",
     "Tallies",
     "Tally",
     "Verdict",
+    "VoteTracker",
     "calibration_bins",
+    "fixed_vote_exponent",
+    "known_shape_rate",
+    "least_mean_votes",
+    "least_mean_votes_log",
+    "mode_divergence",
+    "remember",
     "rule_from_json",
     "rule_to_json",
 ]

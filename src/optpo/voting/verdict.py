@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
 from optpo.errors import DataError
@@ -26,6 +26,7 @@ class Verdict:
         tokens: tokens sampled for them.
         cancelled_rollouts: further rollouts begun and cancelled.
         cancelled_tokens: tokens sampled for those.
+        carried: votes of earlier visits that counted too, by answer, discounted.
 
     Raises:
         DataError: the kind is unknown, or the confidence outside [0, 1].
@@ -41,6 +42,7 @@ class Verdict:
     tokens: int
     cancelled_rollouts: int = 0
     cancelled_tokens: int = 0
+    carried: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -64,7 +66,7 @@ class Verdict:
         Raises:
             DataError: a field is missing, or its value impossible.
         """
-        names = {field.name for field in fields(cls)}
+        names = {known.name for known in fields(cls)}
         try:
             return cls(**{name: value[name] for name in value if name in names})
         except TypeError as error:
