@@ -115,7 +115,7 @@ class VoteStream:
 
     >>> stream = VoteStream(votes=400, questions=100)
     >>> 0.005 < stream.price < 0.05, stream.most, stream.after(64).votes
-    (True, 301, 336)
+    (True, 64, 336)
     """
 
     votes: int
