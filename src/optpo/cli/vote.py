@@ -78,6 +78,7 @@ class Vote(SettingsFlags):
                 purpose="vote",
                 on_verdict=lambda done, total: view.progress("vote", done, total, "questions"),
                 on_ballot=finished,
+                weight=settings.vote_weight,
             )
             summary = _summary(voter, ballots, questions, settings.allocate.cap)
         # Where standard output holds the verdicts, nothing else goes there.

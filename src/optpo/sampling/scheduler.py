@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from optpo.batch import Rollout
 from optpo.errors import EngineError
 from optpo.sampling.engine import Completion, Engine, Request, stream_seed
+from optpo.sampling.weights import Weigh
 from optpo.voting import Decision, StoppingRule, Tally
 
 
@@ -78,10 +79,14 @@ class Ballot:
 
 @dataclass(frozen=True)
 class Reader:
-    """How a completion becomes a vote: tokens to text, text to an answer or none."""
+    """How a completion becomes a vote: tokens to text, text to an answer or none, and its weight.
+
+    `weigh` none: every vote counts 1.
+    """
 
     decode: Callable[[Sequence[int]], str]
     extract: Callable[[str], str | None]
+    weigh: Weigh | None = None
 
 
 def take_votes(
@@ -172,7 +177,8 @@ def _count(ballot: Ballot, rule: StoppingRule, reader: Reader) -> Decision:
                 vote=vote,
             )
         )
-        ballot.tally = ballot.tally.add(vote)
+        weight = None if reader.weigh is None else reader.weigh(completion)
+        ballot.tally = ballot.tally.add(vote, weight)
         decision = ballot.decision = rule.decide(ballot.tally)
     return decision
 

@@ -8,6 +8,7 @@ from optpo.data import AnswerClasses, AnswerSettings, MathVerifier, Question, sa
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.scheduler import Ballot, Reader, take_votes
 from optpo.sampling.transformers_engine import TransformersEngine
+from optpo.sampling.weights import VoteWeight, weigh_by
 from optpo.training.policy import Policy
 from optpo.voting import StoppingRule, Tally, Verdict
 from optpo.voting.accuracy import mean_with_interval
@@ -21,6 +22,7 @@ class Voter:
 
     def __init__(self, policy: Policy, sample: SampleSettings, answers: AnswerSettings) -> None:
         self.policy = policy
+        self.sample = sample
         self.answers = answers
         self.engine = TransformersEngine(
             policy.model, policy.decode, policy.end_tokens, sample, policy.mixed
@@ -73,13 +75,15 @@ class Voter:
         purpose: str,
         on_verdict: Callable[[int, int], None] = lambda done, total: None,
         on_ballot: Callable[[Ballot], None] = lambda ballot: None,
+        weight: VoteWeight = "equal",
     ) -> None:
         """Sample until the rule stops every ballot."""
+        weigh = weigh_by(weight, self.sample.max_new_tokens)
         take_votes(
             self.engine,
             ballots,
             rule,
-            Reader(self.policy.decode, self.answers.extract_answer),
+            Reader(self.policy.decode, self.answers.extract_answer, weigh),
             seed=seed,
             version=self.policy.version,
             purpose=purpose,

@@ -13,6 +13,7 @@ from torch import Tensor
 from optpo.batch import RolloutBatch, pack
 from optpo.errors import RunStoppedError, StorageError
 from optpo.sampling.scheduler import Ballot
+from optpo.sampling.weights import VoteWeight
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.drift import Probe, drifts, take_probes
 from optpo.training.evaluation import Voter, accuracy
@@ -153,7 +154,8 @@ class _Run:
         moved = self._drifts(names)
         carried = self._carried(names, moved)
         ballots = self.voter.ballots({name: self.prompts[name] for name in names}, carried)
-        self._vote(ballots, settings.allocate, f"train {self.step}", "sampling")
+        purpose = f"train {self.step}"
+        self._vote(ballots, settings.allocate, purpose, "sampling", settings.vote_weight)
         sampled = time.monotonic()
         audits = self._audit(ballots)
         audited = time.monotonic()
@@ -266,7 +268,12 @@ class _Run:
         return metrics, sums / batch.lengths
 
     def _vote(
-        self, ballots: Sequence[Ballot], rule: StoppingRule, purpose: str, stage: str
+        self,
+        ballots: Sequence[Ballot],
+        rule: StoppingRule,
+        purpose: str,
+        stage: str,
+        weight: VoteWeight = "equal",
     ) -> None:
         self.voter.vote(
             ballots,
@@ -274,6 +281,7 @@ class _Run:
             seed=self.settings.seed,
             purpose=purpose,
             on_verdict=lambda done, total: self.view.progress(stage, done, total, "questions"),
+            weight=weight,
         )
 
     def _audit(self, ballots: Sequence[Ballot]) -> dict[str, Ballot]:
@@ -285,7 +293,7 @@ class _Run:
             if is_audited(ballot.prompt_id, settings.audit, settings.seed, self.step)
         ]
         to_the_cap = FixedRule(votes=settings.allocate.cap)
-        self._vote(chosen, to_the_cap, f"train {self.step}", "audit")
+        self._vote(chosen, to_the_cap, f"train {self.step}", "audit", settings.vote_weight)
         return {ballot.prompt_id: ballot for ballot in chosen}
 
     def _show_step(self, row: dict[str, Any]) -> None:

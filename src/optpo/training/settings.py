@@ -1,7 +1,7 @@
 """A run's settings: one part a stage, and what surrounds the stages."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
 from optpo.rewards.majority import MajorityReward
 from optpo.sampling.engine import SampleSettings
+from optpo.sampling.weights import VoteWeight
 from optpo.selection.decided import DecidedSelection
 from optpo.training.guards import GuardSettings
 from optpo.training.update import Objective, UpdateSettings
@@ -146,8 +147,11 @@ class EvaluateSettings:
 class RunSettings:
     """Everything that decides a run: same settings, same run.
 
-    `audit` is the share of questions a step whose vote is taken on to the cap after the verdict, to
-    see whether the full vote agrees; those rollouts are not trained on.
+    `vote_weight` is what a vote weighs where the vote decides a label: "equal", "likelihood" (the
+    geometric mean probability of the rollout's tokens) or "brevity" (less the longer it is);
+    evaluation counts every vote whole. `audit` is the share of questions a step whose vote is taken
+    on to the cap after the verdict, to see whether the full vote agrees; those rollouts are not
+    trained on.
     """
 
     recipe: str = "optpo"
@@ -157,6 +161,7 @@ class RunSettings:
     data: DataSettings = field(default_factory=DataSettings)
     prompts: UniformPrompts = field(default_factory=UniformPrompts)
     allocate: StoppingRule = field(default_factory=OptpoRule)
+    vote_weight: VoteWeight = "equal"
     tracker: VoteTracker = field(default_factory=VoteTracker)
     sample: SampleSettings = field(default_factory=SampleSettings)
     reward: Reward = field(default_factory=MajorityReward)
@@ -176,6 +181,12 @@ class RunSettings:
             f"audit is {self.audit}; it must lie between 0 and 1": 0 <= self.audit <= 1,
             f"checkpoint_every is {self.checkpoint_every}; it must be 1 or more": (
                 self.checkpoint_every >= 1
+            ),
+            f"vote_weight is {self.vote_weight!r}; it must be one of "
+            f"{', '.join(get_args(VoteWeight))}": self.vote_weight in get_args(VoteWeight),
+            f"vote_weight is {self.vote_weight!r}, but the allocate part takes no weights: "
+            f"{self.allocate.refuses.get('weights')}": (
+                self.vote_weight == "equal" or "weights" not in self.allocate.refuses
             ),
             f"tracker.most_kept is {self.tracker.most_kept}, but the allocate part takes no carried "
             f"votes: {self.allocate.refuses.get('carried')}": (
