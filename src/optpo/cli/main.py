@@ -13,6 +13,7 @@ from optpo.cli.adapt import Adapt
 from optpo.cli.evaluate import Evaluate
 from optpo.cli.output import OutputClosedError, show, show_aside
 from optpo.cli.recipes import Recipes
+from optpo.cli.replay import Replay
 from optpo.cli.report import Report
 from optpo.cli.resume import Resume
 from optpo.cli.vote import Vote
@@ -27,6 +28,7 @@ _VERBS = Union[  # noqa: UP007
     Annotated[Adapt, subcommand("adapt")],
     Annotated[Vote, subcommand("vote")],
     Annotated[Evaluate, subcommand("evaluate")],
+    Annotated[Replay, subcommand("replay")],
     Annotated[Recipes, subcommand("recipes")],
     Annotated[Report, subcommand("report")],
     Annotated[Resume, subcommand("resume")],

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ from optpo.voting.tally import Floats, Integers, Tallies
 
 _ROWS_AT_ONCE = 4096
 """Questions times orders; the matrices of so many fit into the caches of a processor."""
-
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +59,6 @@ def replay(
     cap: int = 64,
     orders: int = 8,
     seed: int = 0,
-    map_chunks: Map = map,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcomes]:
     """Replay the votes of every question in several orders, and let every rule stop them.
@@ -77,7 +73,6 @@ def replay(
         cap: most votes of a question.
         orders: orders of each question, 1 or more; the first is its own.
         seed: same seed, same orders.
-        map_chunks: replays some hundred questions at a time, in this process or in others.
         progress: called with the questions done and all of them.
 
     Returns:
@@ -104,10 +99,9 @@ def replay(
     limited = [within(rule, floor, within_reach) for rule in rules]
     size = max(1, _ROWS_AT_ONCE // orders)
     chunks = [questions[start : start + size] for start in range(0, len(questions), size)]
-    work = partial(_replay_chunk, rules=limited, cap=within_reach, orders=orders, seed=seed)
     parts: list[list[dict[str, NDArray[Any]]]] = []
-    for chunk in map_chunks(work, chunks):
-        parts.append(chunk)
+    for chunk in chunks:
+        parts.append(_replay_chunk(chunk, limited, within_reach, orders, seed))
         progress(min(len(questions), len(parts) * size), len(questions))
     return [
         Outcomes(
