@@ -116,10 +116,8 @@ def take_votes(
         if wanted < 1:
             raise ValueError(f"look_ahead of {rule} is {wanted} while the vote goes on")
         for index in range(ballot.launched, ballot.launched + wanted):
-            stream = stream_seed(seed, version, ballot.prompt_id, index, purpose)
-            request = Request(ballot.prompt_id, ballot.prompt_tokens, index, stream)
-            in_flight[engine.submit(request)] = (ballot, index)
-            ballot.launched = index + 1
+            handle = submit_next(engine, ballot, seed, version, purpose)
+            in_flight[handle] = (ballot, index)
 
     done = 0
     for ballot in ballots:
@@ -144,7 +142,7 @@ def take_votes(
         for ballot, _, _ in arrived:
             if not ballot.waiting:
                 continue
-            decision = _count(ballot, rule, reader)
+            decision = count_votes(ballot, rule, reader)
             if decision.stop:
                 _cancel_rest(engine, ballot, in_flight)
                 done += 1
@@ -154,7 +152,15 @@ def take_votes(
                 launch(ballot)
 
 
-def _count(ballot: Ballot, rule: StoppingRule, reader: Reader) -> Decision:
+def submit_next(engine: Engine, ballot: Ballot, seed: int, version: int, purpose: str) -> int:
+    """Ask for the ballot's next rollout; returns its handle."""
+    index = ballot.launched
+    stream = stream_seed(seed, version, ballot.prompt_id, index, purpose)
+    ballot.launched = index + 1
+    return engine.submit(Request(ballot.prompt_id, ballot.prompt_tokens, index, stream))
+
+
+def count_votes(ballot: Ballot, rule: StoppingRule, reader: Reader) -> Decision:
     """Count the votes that are next in index order; stop where the rule does."""
     decision = ballot.decision
     assert decision is not None
