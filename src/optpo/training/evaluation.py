@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from optpo.data import AnswerClasses, AnswerSettings, MathVerifier, Question, same_answer
+from optpo.sampling.budgeted import Budget, take_votes_within
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.scheduler import Ballot, Reader, take_votes
 from optpo.sampling.transformers_engine import TransformersEngine
@@ -76,10 +78,12 @@ class Voter:
         on_verdict: Callable[[int, int], None] = lambda done, total: None,
         on_ballot: Callable[[Ballot], None] = lambda ballot: None,
         weight: VoteWeight = "equal",
+        budget: Budget | None = None,
     ) -> None:
-        """Sample until the rule stops every ballot."""
+        """Sample until the rule stops every ballot, or the budget they share is used up."""
         weigh = weigh_by(weight, self.sample.max_new_tokens)
-        take_votes(
+        take = take_votes if budget is None else partial(take_votes_within, budget=budget)
+        take(
             self.engine,
             ballots,
             rule,
@@ -121,8 +125,8 @@ def accuracy(
             for vote in set(ballot.tally.votes)
         }
         shares.append(sum(right[vote] for vote in ballot.tally.votes) / ballot.tally.total)
-        leader = ballot.tally.leader
-        majorities.append(leader is not None and right[leader])
+        # Where votes are carried, an answer may lead that nobody gave this time.
+        majorities.append(voter.correct(ballot.leading, gold))
     if not shares:
         return None
     mean, low, high = mean_with_interval(shares)
