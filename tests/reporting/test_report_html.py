@@ -128,7 +128,7 @@ def test_a_run_without_gold_or_audits_says_so(
     page = report([fabricate(tmp_path / "run", gold=False, audits=False)], tmp_path)
     assert "not measured" in page
     assert "Nothing was measured." in page
-    assert "No question was audited" in page
+    assert "No label was audited" in page
 
 
 def test_few_audits_are_called_too_few(fabricate: Callable[..., Path], tmp_path: Path) -> None:
@@ -142,6 +142,46 @@ def test_few_audits_are_called_too_few(fabricate: Callable[..., Path], tmp_path:
     page = report([directory], tmp_path)
     assert "Too few audits to judge" in page
     assert f"only {html.FEWEST_AUDITS - 1} " in page
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("optpo", "claims that a label is the answer the model gives most often"),
+        ("fixed", "claims nothing about errors"),
+        ("of-another-package", None),
+    ],
+)
+def test_the_report_says_what_the_rule_claims(
+    part: str, said: str | None, fabricate: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The confidence is held against the full vote, which is not what every rule claims."""
+    directory = fabricate(tmp_path / "run")
+    config = directory / "config.yaml"
+    config.write_text(config.read_text().replace("  name: optpo", f"  part: {part}"))
+    page = report([directory], tmp_path)
+    assert ("Its rule claims" in page) == (said is not None)
+    assert said is None or said in page
+
+
+def test_several_audits_of_a_question_are_one_in_the_interval(
+    fabricate: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Twenty audits of one question are as wide as one; an audit of a capped vote is none."""
+    directory = fabricate(tmp_path / "run")
+    audit = {"rollouts": 64, "label": "7", "agrees": True}
+    row = {"prompt_id": "q", "kind": "decided", "label": "7", "confidence": 0.97, "audit": audit}
+    rows = [{**row, "step": step} for step in range(20)]
+    rows.append({**row, "step": 20, "kind": "capped", "confidence": 0.55})
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (directory / "verdicts.jsonl").write_text(text)
+    page = report([directory], tmp_path)
+    (body,) = re.findall(
+        r"<th class=.number.>95 % interval</th>.*?<tbody>(.*?)</tbody>", page, re.S
+    )
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", body)
+    # Wilson's interval for one of one: 1 / (1 + 1.96^2) = 20.7 %.
+    assert cells == ["95 to 99 %", "20", "1", "97.0 %", "100.0 %", "20.7 % to 100.0 %"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optpo.errors import RunDirectoryError
+from optpo.errors import RunDirectoryError, SettingsError
+from optpo.recipes.registry import part_class
 from optpo.reporting import charts, formatting
 from optpo.reporting.charts import Track
 from optpo.reporting.overview import Overview, overview
@@ -43,6 +44,7 @@ class _Page:
     recipe: str
     model: str
     seed: str
+    claim: str
     audits: int
     audits_agreed: int
     bins: "Sequence[CalibrationBin]"
@@ -111,7 +113,7 @@ def render(runs: Sequence[Track]) -> str:
 
 def _page(track: Track, limit: int) -> _Page:
     run = track.run
-    confidences, agrees = _audits(run)
+    confidences, agrees, audited = _audits(run)
     from optpo.voting.calibration import calibration_bins
 
     return _Page(
@@ -120,9 +122,10 @@ def _page(track: Track, limit: int) -> _Page:
         recipe=_fact(run, "recipe"),
         model=_fact(run, "model"),
         seed=_fact(run, "seed"),
+        claim=_claim(run),
         audits=len(agrees),
         audits_agreed=sum(agrees),
-        bins=calibration_bins(confidences, agrees),
+        bins=calibration_bins(confidences, agrees, audited),
         questions=list_questions(run, limit),
         question_count=len(
             {str(row.get("id")) for row in run.questions}
@@ -133,16 +136,41 @@ def _page(track: Track, limit: int) -> _Page:
     )
 
 
-def _audits(run: RunData) -> tuple[list[float], list[bool]]:
-    """Return confidence and agreement of each verdict that was checked against the full vote."""
-    confidences, agrees = [], []
+def _audits(run: RunData) -> tuple[list[float], list[bool], list[str]]:
+    """Return confidence, agreement and question of each label checked against the full vote.
+
+    Only verdicts that decided claim anything; the others went to the cap themselves.
+    """
+    confidences, agrees, questions = [], [], []
     for row in run.verdicts:
         audit, confidence = row.get("audit"), number(row, "confidence")
         agreed = audit.get("agrees") if isinstance(audit, Mapping) else None
-        if confidence is not None and 0 <= confidence <= 1 and isinstance(agreed, bool):
+        claimed = row.get("kind") == "decided" and confidence is not None and 0 <= confidence <= 1
+        if claimed and confidence is not None and isinstance(agreed, bool):
             confidences.append(confidence)
             agrees.append(agreed)
-    return confidences, agrees
+            questions.append(str(row.get("prompt_id")))
+    return confidences, agrees, questions
+
+
+def _claim(run: RunData) -> str:
+    """Say what the confidence of the run's rule is about; nothing where the rule is not known."""
+    settings = run.config.get("allocate")
+    name = settings.get("part") if isinstance(settings, Mapping) else None
+    try:
+        claims = part_class("allocate", name).claims
+    except (SettingsError, AttributeError):
+        return ""
+    return {
+        "mode": "Its rule claims that a label is the answer the model gives most often; the full "
+        "vote stands for that here, and is itself a sample.",
+        "full vote": "Its rule claims that a label is the one the full vote would end in, which is "
+        "exactly what an audit checks.",
+    }.get(
+        claims,
+        "Its rule claims nothing about errors: the confidence is a heuristic figure that need not "
+        "be met.",
+    )
 
 
 def _fact(run: RunData, name: str) -> str:
