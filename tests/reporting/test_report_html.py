@@ -70,6 +70,23 @@ def test_two_runs_stand_side_by_side(two: str) -> None:
         assert two.count(name) >= 3
 
 
+def test_what_was_carried_and_what_rested_is_in_the_ledger(
+    fabricate: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The ledger counts carried votes and rests; a question shows what it brought along."""
+    run = fabricate(tmp_path / "run")
+    for name, more in (
+        ("metrics.jsonl", {"votes_carried": 31.5, "questions_rested": 7}),
+        ("verdicts.jsonl", {"carried": {"41": 2.25, "42": 6.75}}),
+    ):
+        lines = [json.loads(line) | more for line in (run / name).read_text().splitlines()]
+        (run / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = report([run], tmp_path)
+    assert "carried from earlier visits: 42 × 6.8, 41 × 2.2" in page
+    assert "visits that settled questions rested" in page
+    assert "rested" not in report([fabricate(tmp_path / "other")], tmp_path)
+
+
 @pytest.mark.parametrize("which", ["one", "two"])
 def test_data_is_escaped(which: str, request: pytest.FixtureRequest) -> None:
     """A prompt, an answer and a setting of the fabricated run hold a script."""

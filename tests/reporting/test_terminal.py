@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from optpo.reporting.formatting import amount, decimal, duration, one_line, percent, saving
+from optpo.reporting.lines import step_cells
 from optpo.reporting.terminal import LiveView, OpenView, PlainView, open_view, summary_lines
 
 MINUS = "\N{MINUS SIGN}"
@@ -217,3 +218,15 @@ def test_steps_that_trained_nothing_are_said() -> None:
     held_back = summary_lines({**SUMMARY, "steps_trained": 1})
     assert any(line.split() == ["steps", "trained", "on:", "1", "of", "3"] for line in held_back)
     assert not any("trained on" in line for line in summary_lines({**SUMMARY, "steps_trained": 3}))
+
+
+def test_questions_at_rest_are_said() -> None:
+    """The summary counts the visits rested; a step says how many questions sit it out."""
+    rested = summary_lines({**SUMMARY, "questions_rested": 412})
+    assert any(
+        line.split() == ["questions", "left", "to", "rest:", "412", "visits"] for line in rested
+    )
+    assert not any("rest:" in line for line in summary_lines({**SUMMARY, "questions_rested": 0}))
+    cells = dict(step_cells({"step": 2, "verdicts": {"decided": 9}, "questions_rested": 17}))
+    assert cells["verdicts"] == "decided 9, 17 at rest"
+    assert dict(step_cells({"verdicts": {"decided": 9}}))["verdicts"] == "decided 9"

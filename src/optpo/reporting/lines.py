@@ -39,6 +39,8 @@ def summary_lines(summary: Row) -> list[str]:
     verdicts = summary.get("verdicts")
     if isinstance(verdicts, Mapping) and verdicts:
         lines.append(f"{'verdicts:':<30}{_verdicts(verdicts)}")
+    if rested := number(summary, "questions_rested"):
+        lines.append(f"{'questions left to rest:':<30}{amount(rested)} visits")
     tokens = tokens_spent(summary)
     if tokens is not None:
         fixed = number(summary, "fixed_budget_tokens")
@@ -55,7 +57,8 @@ def summary_lines(summary: Row) -> list[str]:
 def step_cells(row: Row) -> list[tuple[str, str]]:
     """Return a step's table row as (column, value) pairs."""
     tokens, fixed = number(row, "tokens_total"), number(row, "fixed_budget_tokens_total")
-    verdicts = row.get("verdicts")
+    verdicts, rested = row.get("verdicts"), number(row, "questions_rested")
+    rest = f", {rested:.0f} at rest" if rested else ""
     return [
         ("step", decimal(number(row, "step"), 0)),
         ("accuracy", percent(number(row, "accuracy"))),
@@ -63,7 +66,7 @@ def step_cells(row: Row) -> list[tuple[str, str]]:
         ("votes", decimal(number(row, "mean_votes"), 1)),
         ("tokens", amount(tokens)),
         ("of fixed", percent(tokens / fixed if tokens is not None and fixed else None)),
-        ("verdicts", _verdicts(verdicts) if isinstance(verdicts, Mapping) else NOTHING),
+        ("verdicts", _verdicts(verdicts) + rest if isinstance(verdicts, Mapping) else NOTHING),
         ("entropy", decimal(number(row, "entropy"))),
         ("time", duration(number(row, "seconds"))),
     ]

@@ -36,7 +36,8 @@ class Change:
 class Ledger:
     """Where rollouts and tokens went: trained on, finished but not trained on, cancelled.
 
-    Audits and evaluations are no part of adapting and stand apart; None where not counted.
+    Audits and evaluations are no part of adapting and stand apart; None where not counted. Visits
+    that questions rested for, and votes carried over from earlier visits, cost nothing.
     """
 
     rollouts_kept: float
@@ -47,6 +48,8 @@ class Ledger:
     tokens_cancelled: float
     tokens_audit: float | None
     tokens_evaluation: float | None
+    questions_rested: float | None
+    votes_carried: float | None
 
     @property
     def rollouts(self) -> float:
@@ -170,6 +173,8 @@ def _ledger(run: RunData) -> Ledger | None:
         tokens_cancelled=total(steps, "tokens_cancelled") or 0.0,
         tokens_audit=total(steps, "tokens_audit"),
         tokens_evaluation=number(run.summary, "tokens_evaluation"),
+        questions_rested=total(steps, "questions_rested"),
+        votes_carried=total(steps, "votes_carried"),
     )
 
 

@@ -42,6 +42,7 @@ class ListedQuestion:
     votes: int | None
     counts: tuple[tuple[str, int], ...]
     unparsed: int
+    carried: tuple[tuple[str, float], ...]
     cancelled: int
     gold: str | None
     correct: bool | None
@@ -71,6 +72,8 @@ def _listed(prompt_id: str, question: Row, verdict: Row) -> ListedQuestion:
     messages = _messages(question.get("prompt"))
     counts = verdict.get("counts")
     pairs = counts.items() if isinstance(counts, Mapping) else ()
+    past = verdict.get("carried")
+    carried = past.items() if isinstance(past, Mapping) else ()
     votes, step = number(verdict, "rollouts"), number(verdict, "step")
     gold = question.get("gold")
     if gold is None:
@@ -90,6 +93,9 @@ def _listed(prompt_id: str, question: Row, verdict: Row) -> ListedQuestion:
         votes=None if votes is None else int(votes),
         counts=tuple(sorted(((str(a), int(n)) for a, n in pairs), key=lambda p: (-p[1], p[0]))),
         unparsed=int(number(verdict, "unparsed") or 0),
+        carried=tuple(
+            sorted(((str(a), float(n)) for a, n in carried), key=lambda pair: (-pair[1], pair[0]))
+        ),
         cancelled=int(number(verdict, "cancelled_rollouts") or 0),
         gold=_text_or_none(gold),
         correct=correct if isinstance(correct, bool) else None,
