@@ -11,6 +11,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "error": _ERRORS,
     "confidence": tuple(round(1 - error, 3) for error in _ERRORS),
     "by": tuple(range(1, 11)),
+    "window": tuple(range(2, 11)),
     "votes": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
 }
 """The setting that says how sure a rule wants to be, and values of it."""
