@@ -30,7 +30,8 @@ def mode_divergence(shares: Any) -> Floats:
     first, second = _two_first(shares)
     # Beside a mean of 0 both shares are 0, and so is what they add.
     mean = np.maximum((first + second) / 2, np.finfo(np.float64).tiny)
-    return _times_log(first, first / mean) + _times_log(second, second / mean)
+    divergence = _times_log(first, first / mean) + _times_log(second, second / mean)
+    return np.maximum(divergence, 0.0)  # which rounding can push below
 
 
 def least_mean_votes(shares: Any, error: Any) -> Floats:
@@ -118,5 +119,5 @@ def _times_log(factor: Floats, value: Floats) -> Floats:
 
 
 def _votes_at(nats: Floats, rate: Floats) -> Floats:
-    with np.errstate(divide="ignore"):  # no rate: no number of votes is enough
-        return np.asarray(nats / rate)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no rate: no number of votes is enough
+        return np.where(nats > 0, nats / rate, 0.0)

@@ -35,9 +35,10 @@ class EprocessRule:
     For each answer b, seen or not, a gambler who holds b to be no mode starts with wealth 1 and
     bets before each vote that it will be for L, the leader among the answers other than b, rather
     than for b: at stake x the wealth grows by 1 + x w for a vote of weight w for L, by 1 - x w for
-    one for b, and stays for all others. There is no bet until another answer than b is known. The
-    wealth against b is the mean over a fixed grid of stakes. The rule stops when the wealth against
-    every answer but the leader, those not seen included, is 1 / `error` or more.
+    one for b, and stays for all others. The very first vote is no bet: it only names an answer. Until
+    another answer than b is named there is nothing to win, but votes for b still cost. The wealth
+    against b is the mean over a fixed grid of stakes. The rule stops when the wealth against every
+    answer but the leader, those not seen included, is 1 / `error` or more.
 
     Guaranteed: the probability that a label is ever decided, short of the cap, to which another
     answer is truly preferred is at most `error`, however many answers there are. It takes that one
@@ -131,22 +132,26 @@ def log_wealth(tallies: Tallies) -> Iterator[Floats]:
     """
     votes, _ = by_appearance(tallies)
     shape = len(tallies), 2 + int(votes.max(initial=-1))
-    if tallies.weights is None:
+    weights = np.ones(votes.shape) if tallies.weights is None else tallies.weights
+    outcomes = _outcomes(votes, weights)
+    yield np.zeros(shape)
+    if tallies.weights is None and votes.shape[1] < 1024:
         # Bets that all pay the same: the numbers won and lost say it all, and index a table.
         table = _log_wealth_by_bets(1 << votes.shape[1].bit_length())
         place = np.zeros(shape, dtype=np.int64)
         steps = np.array([0, len(table), 1])
-        yield np.zeros(shape)
-        for outcome in _outcomes(votes, np.ones(votes.shape)):
+        for outcome in outcomes:
             place += steps[outcome]
             yield table.ravel()[place]
         return
     wealth = np.ones((*shape, len(_STAKES)))
-    yield np.zeros(shape)
-    for outcome, weight in zip(_outcomes(votes, tallies.weights), tallies.weights.T, strict=True):
-        with np.errstate(over="ignore"):  # from some thousand bets won in a row: no less than that
+    for outcome, weight in zip(outcomes, weights.T, strict=True):
+        with np.errstate(
+            over="ignore"
+        ):  # wealth beyond what a number can hold is no less than that
             wealth *= 1 + np.multiply.outer(outcome * weight[:, None], _STAKES)
-        yield np.log(wealth.mean(axis=-1).clip(_FLOAT.tiny, _FLOAT.max))
+            mean = wealth.mean(axis=-1)
+        yield np.log(mean.clip(_FLOAT.tiny, _FLOAT.max))
 
 
 def _outcomes(votes: Integers, weights: Floats) -> Iterator[Integers]:
@@ -169,7 +174,7 @@ def _outcomes(votes: Integers, weights: Floats) -> Iterator[Integers]:
         known = (vote >= 0) & (vote < seen)
         outcome[:] = (known & (vote == leader))[:, None]
         outcome[rows, leader] = known & (vote == second)
-        against = rows[(vote >= 0) & (seen > known)]
+        against = rows[(vote >= 0) & (seen > 0)]
         outcome[against, vote[against]] = -1
         yield outcome
         cast = rows[vote >= 0]
