@@ -12,11 +12,18 @@ from optpo.errors import DataError, SettingsError
 from optpo.voting import (
     UNPARSED,
     BetaRule,
+    CurtailedRule,
+    DirichletRule,
+    EprocessRule,
     FixedRule,
+    LeadRule,
     OptpoRule,
+    PprRule,
+    PredictiveRule,
     StoppingRule,
     Tallies,
     Tally,
+    WindowRule,
     rule_from_json,
     rule_to_json,
 )
@@ -35,6 +42,44 @@ RULES: list[StoppingRule] = [
     OptpoRule(statistic="posterior", floor=1, cap=12),
     OptpoRule(p0=0.6, candidates=2, error=0.1, statistic="posterior", floor=3, cap=9),
     OptpoRule(p0=0.4, candidates=30, error=0.02, statistic="posterior", floor=1, cap=8),
+    OptpoRule(p0=0.6, candidates=None, floor=1, cap=12),
+    OptpoRule(p0=0.51, candidates=None, error=0.2, statistic="posterior", floor=2, cap=11),
+    OptpoRule(p0_from="votes", floor=1, cap=12),
+    OptpoRule(
+        p0=0.3, candidates=2, p0_from="votes", p0_strength=9, floor=3, cap=12, at_cap="first"
+    ),
+    OptpoRule(candidates=None, p0_from="votes", statistic="posterior", floor=1, cap=10),
+    OptpoRule(p0_from="prior", floor=1, cap=12),
+    OptpoRule(p0=0.8, candidates=2, p0_from="prior", p0_strength=0.5, floor=2, cap=9),
+    OptpoRule(p0=0.2, p0_from="prior", error=0.2, statistic="posterior", floor=1, cap=12),
+    OptpoRule(candidates=None, p0_from="prior", floor=4, cap=11),
+    OptpoRule(candidates=None, p0_from="prior", error=0.1, statistic="posterior", floor=1, cap=9),
+    DirichletRule(cap=12),
+    DirichletRule(confidence=0.75, prior=0.3, unseen=0.3, floor=3, cap=9, at_cap="leader"),
+    DirichletRule(confidence=0.9, prior=2.5, unseen=0, floor=2, cap=10, at_cap="first"),
+    PprRule(error=0.3, cap=12),
+    PprRule(error=0.45, floor=3, cap=9, at_cap="leader"),
+    PprRule(error=0.2, candidates=2, floor=2, cap=11, at_cap="first"),
+    PprRule(error=0.3, candidates=6, cap=13),
+    EprocessRule(error=0.2, cap=8),
+    EprocessRule(error=0.4, floor=4, cap=7, at_cap="leader"),
+    EprocessRule(error=0.3, cap=6, at_cap="first"),
+    LeadRule(cap=12),
+    LeadRule(by=1, floor=4, cap=9, at_cap="leader"),
+    LeadRule(by=5, floor=2, cap=11, at_cap="first"),
+    WindowRule(cap=12),
+    WindowRule(window=1, floor=3, cap=8, at_cap="leader"),
+    WindowRule(window=2, floor=5, cap=12, at_cap="first"),
+    WindowRule(window=3, cap=11),
+    WindowRule(window=9, cap=7),
+    CurtailedRule(cap=12),
+    CurtailedRule(floor=5, cap=9, at_cap="first"),
+    CurtailedRule(cap=8, at_cap="first"),
+    CurtailedRule(cap=1),
+    PredictiveRule(cap=12),
+    PredictiveRule(error=0.2, concentration=2, floor=3, cap=9, at_cap="first"),
+    PredictiveRule(error=0.01, concentration=0.1, cap=11),
+    PredictiveRule(error=0.4, concentration=0.5, floor=2, cap=8),
 ]
 rules = pytest.mark.parametrize("rule", RULES, ids=repr)
 VOTES = st.lists(st.integers(UNPARSED, 4), max_size=14).map(tuple)
@@ -100,14 +145,20 @@ def test_confidence_is_a_probability_and_kinds_mean_what_they_say(rule, votes):
 
 
 @rules
-@given(VOTES)
-def test_an_unparsed_vote_never_wins(rule, votes):
-    """Unparsed votes change neither leader nor evidence, however many there are."""
+@given(VOTES, st.integers(1, 20))
+def test_an_unparsed_vote_never_wins(rule, votes, more):
+    """Unparsed votes never change the leader and never win, however many there are. They change no
+    evidence either, unless it is of what the votes still to come will do: they are some of those.
+    """
     parsed = Tally(tuple(vote for vote in votes if vote != UNPARSED))
-    flooded = Tally((*votes, *[UNPARSED] * 20))
+    flooded = Tally((*votes, *[UNPARSED] * more))
     assert rule.decide(flooded).leader == rule.decide(parsed).leader
-    assert rule.decide(flooded).log_evidence == rule.decide(parsed).log_evidence
-    assert rule.decide(Tally((UNPARSED,) * rule.cap)).kind == "empty"
+    if rule.claims != "full vote":
+        assert rule.decide(flooded).log_evidence == rule.decide(parsed).log_evidence
+    for unparsed in range(rule.cap + 1):
+        nothing = rule.decide(Tally((UNPARSED,) * unparsed))
+        assert (nothing.leader, nothing.confidence) == (None, 0)
+        assert nothing.kind == ("empty" if unparsed == rule.cap else None)
 
 
 @rules

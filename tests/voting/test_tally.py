@@ -150,7 +150,24 @@ def test_matrices_that_do_not_fit_are_refused(votes):
 
 @pytest.mark.parametrize(
     "module",
-    ["voting.tally", "voting.fixed", "voting.optpo", "voting.beta", "voting.rules", "data.answers"],
+    [
+        "voting.tally",
+        "voting.fixed",
+        "voting.optpo",
+        "voting.beta",
+        "voting.budget",
+        "voting.appearance",
+        "voting.bounds",
+        "voting.eprocess",
+        "voting.ppr",
+        "voting.lead",
+        "voting.window",
+        "voting.curtailed",
+        "voting.predictive",
+        "voting.dirichlet",
+        "voting.rules",
+        "data.answers",
+    ],
 )
 def test_the_examples_in_docstrings_are_true(module):
     """Every example in the docstrings gives the result it shows."""

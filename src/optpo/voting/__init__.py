@@ -8,17 +8,22 @@ from optpo.voting.bounds import (
     least_mean_votes_log,
     mode_divergence,
 )
+from optpo.voting.budget import VoteStream, spend, spend_in_turn, value_of_next_vote
 from optpo.voting.calibration import CalibrationBin, calibration_bins
+from optpo.voting.curtailed import CurtailedRule
 from optpo.voting.dirichlet import DirichletRule
 from optpo.voting.eprocess import EprocessRule
 from optpo.voting.fixed import FixedRule
+from optpo.voting.lead import LeadRule, lead_error, lead_votes, smallest_lead
 from optpo.voting.optpo import OptpoRule
 from optpo.voting.ppr import PprRule
+from optpo.voting.predictive import PredictiveRule
 from optpo.voting.rule import AtCap, Claim, Decision, Decisions, Kind, StoppingRule
 from optpo.voting.rules import RULES, rule_from_json, rule_to_json
 from optpo.voting.tally import NO_VOTE, UNPARSED, Tallies, Tally
 from optpo.voting.tracker import VoteTracker, remember
 from optpo.voting.verdict import Verdict
+from optpo.voting.window import WindowRule
 
 __all__ = [
     "NO_VOTE",
@@ -28,26 +33,37 @@ __all__ = [
     "BetaRule",
     "CalibrationBin",
     "Claim",
+    "CurtailedRule",
     "Decision",
     "Decisions",
     "DirichletRule",
     "EprocessRule",
     "FixedRule",
     "Kind",
+    "LeadRule",
     "OptpoRule",
     "PprRule",
+    "PredictiveRule",
     "StoppingRule",
     "Tallies",
     "Tally",
     "Verdict",
+    "VoteStream",
     "VoteTracker",
+    "WindowRule",
     "calibration_bins",
     "fixed_vote_exponent",
     "known_shape_rate",
+    "lead_error",
+    "lead_votes",
     "least_mean_votes",
     "least_mean_votes_log",
     "mode_divergence",
     "remember",
     "rule_from_json",
     "rule_to_json",
+    "smallest_lead",
+    "spend",
+    "spend_in_turn",
+    "value_of_next_vote",
 ]

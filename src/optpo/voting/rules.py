@@ -12,6 +12,13 @@ RULES = {
     "optpo": "optpo.voting.optpo:OptpoRule",
     "fixed": "optpo.voting.fixed:FixedRule",
     "beta": "optpo.voting.beta:BetaRule",
+    "lead": "optpo.voting.lead:LeadRule",
+    "window": "optpo.voting.window:WindowRule",
+    "curtailed": "optpo.voting.curtailed:CurtailedRule",
+    "predictive": "optpo.voting.predictive:PredictiveRule",
+    "ppr": "optpo.voting.ppr:PprRule",
+    "eprocess": "optpo.voting.eprocess:EprocessRule",
+    "dirichlet": "optpo.voting.dirichlet:DirichletRule",
 }
 """Where each rule lives, so that naming it loads nothing else."""
 
