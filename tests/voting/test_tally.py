@@ -152,6 +152,8 @@ def test_matrices_that_do_not_fit_are_refused(votes):
     "module",
     [
         "voting.tally",
+        "voting.replay",
+        "voting.sweep",
         "voting.fixed",
         "voting.optpo",
         "voting.beta",

@@ -60,7 +60,11 @@ def read_rule(spec: str) -> StoppingRule:
         elif key in settings:
             problems.append(f"{key} is given twice")
         else:
-            settings[key] = _value(text, hints[key])
+            try:
+                settings[key] = text if str in _kinds(hints[key]) else parse_yaml(text, key)
+            except SettingsError as error:
+                problems += error.problems
+                continue
             if not _fits(settings[key], hints[key]):
                 problems.append(f"{key} = {text}: must be a number")
     missing = [key for key, field in known.items() if _required(field) and key not in settings]
@@ -87,10 +91,6 @@ def shipped_specs() -> list[str]:
 
 def _required(field: Field[Any]) -> bool:
     return field.init and field.default is MISSING and field.default_factory is MISSING
-
-
-def _value(text: str, hint: Any) -> Any:
-    return text if str in _kinds(hint) else parse_yaml(text, text)
 
 
 def _fits(value: Any, hint: Any) -> bool:

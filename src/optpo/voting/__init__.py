@@ -18,6 +18,7 @@ from optpo.voting.lead import LeadRule, lead_error, lead_votes, smallest_lead
 from optpo.voting.optpo import OptpoRule
 from optpo.voting.ppr import PprRule
 from optpo.voting.predictive import PredictiveRule
+from optpo.voting.recorded import RecordedVotes, read_recorded
 from optpo.voting.rule import AtCap, Claim, Decision, Decisions, Kind, StoppingRule
 from optpo.voting.rules import RULES, rule_from_json, rule_to_json
 from optpo.voting.tally import NO_VOTE, UNPARSED, Tallies, Tally
@@ -44,6 +45,7 @@ __all__ = [
     "OptpoRule",
     "PprRule",
     "PredictiveRule",
+    "RecordedVotes",
     "StoppingRule",
     "Tallies",
     "Tally",
@@ -59,6 +61,7 @@ __all__ = [
     "least_mean_votes",
     "least_mean_votes_log",
     "mode_divergence",
+    "read_recorded",
     "remember",
     "rule_from_json",
     "rule_to_json",
