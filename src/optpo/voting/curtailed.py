@@ -6,12 +6,10 @@ from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optpo.errors import SettingsError
 from optpo.voting.appearance import by_appearance
-from optpo.voting.beta import leader_is_likelier
-from optpo.voting.look_ahead import fewest_equal_votes
+from optpo.voting.look_ahead import fewest_votes_for_the_leader
 from optpo.voting.rule import (
     Claim,
     Decision,
@@ -21,7 +19,7 @@ from optpo.voting.rule import (
     conclude,
     conclude_many,
 )
-from optpo.voting.tally import Floats, Tallies, Tally
+from optpo.voting.tally import Tallies, Tally
 
 # Sums of weights that are rounded must not settle a vote that is open on paper.
 _SLACK = 1e-9
@@ -44,8 +42,8 @@ class CurtailedRule:
     need not be the mode, nor correct. An unparsed vote is one less to come.
 
     The confidence is 1 where the label is settled and 0 before: without an assumption on the votes
-    to come nothing can be promised (`PredictiveRule` makes one). The evidence is the log odds of
-    leader against runner-up, as in `FixedRule`.
+    to come nothing can be promised (`PredictiveRule` makes one). The evidence is 0 before and the
+    largest there is where it is settled.
 
     Args:
         floor: fewest votes before it may stop.
@@ -82,15 +80,7 @@ class CurtailedRule:
         if self._reckons_with_ties(tally):
             earlier = takewhile(lambda number: number != tally.leader, tally.scores)
             rival = max([rival - 1, *(tally.scores[number] for number in earlier)])
-        settled, log_odds = self._standing(tally, rival)
-        return conclude(
-            self,
-            tally,
-            at_cap=self.at_cap,
-            sure=settled,
-            confidence=settled,
-            log_evidence=log_odds,
-        )
+        return conclude(self, tally, at_cap=self.at_cap, **self._reading(tally, rival))
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
@@ -103,28 +93,28 @@ class CurtailedRule:
                 earlier = np.arange(scores.shape[1]) < leader[:, n, None]
                 strongest = np.where(earlier, scores, -1).max(axis=1, initial=-1)
                 np.maximum(rival[:, n], strongest, out=rival[:, n])
-        settled, log_odds = self._standing(tallies, rival)
-        return conclude_many(
-            self,
-            tallies,
-            at_cap=self.at_cap,
-            sure=settled,
-            confidence=settled.astype(np.float64),
-            log_evidence=log_odds,
-        )
+        return conclude_many(self, tallies, at_cap=self.at_cap, **self._reading(tallies, rival))
 
     def look_ahead(self, tally: Tally) -> int:
-        """Return the fewest further votes that could end the test if they all agreed."""
-        return fewest_equal_votes(self, tally)
+        """Return the fewest further votes that could end the test if they all agreed.
+
+        Votes for the leader are the quickest way, as each wins a vote and leaves one less to come.
+        """
+        return fewest_votes_for_the_leader(self, tally)
 
     def _reckons_with_ties(self, tally: Tally | Tallies) -> bool:
         """Whether it knows who would win a tie: then a later rival is as good as a vote behind."""
         return self.at_cap == "first" and tally.weights is None
 
-    def _standing(self, tally: Tally | Tallies, rival: Any) -> tuple[NDArray[np.bool_], Floats]:
-        """Whether the label is settled against the strongest rival, and the evidence."""
+    def _reading(self, tally: Tally | Tallies, rival: Any) -> dict[str, Any]:
+        """What to conclude from the score that the strongest rival has now."""
         remaining = self.cap - np.asarray(tally.total)
         beyond_reach = tally.leader_votes - rival > remaining * (1 + _SLACK)
         at_cap = (self.at_cap == "first") | np.logical_not(tally.tied)
         settled = np.where(remaining > 0, beyond_reach, at_cap)
-        return settled, leader_is_likelier(tally.leader_votes, tally.runner_up_votes)[1]
+        confidence = settled.astype(np.float64)
+        return {
+            "sure": settled,
+            "confidence": confidence,
+            "log_evidence": confidence * -np.log(np.finfo(np.float64).tiny),
+        }

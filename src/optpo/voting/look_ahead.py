@@ -1,5 +1,7 @@
 """How soon a vote could be over, for rules that have no formula for it."""
 
+from bisect import bisect_left
+
 from optpo.voting.rule import StoppingRule
 from optpo.voting.tally import Tallies, Tally
 
@@ -21,3 +23,17 @@ def fewest_equal_votes(rule: StoppingRule, tally: Tally) -> int:
     )
     over = rule.decide_many(tallies).stop[:, tally.total :]
     return int(over.any(axis=0).argmax())
+
+
+def fewest_votes_for_the_leader(rule: StoppingRule, tally: Tally) -> int:
+    """The same for a rule which such votes end soonest, and which no further one sets going again.
+
+    Much quicker, as it asks for few decisions and not for every number of votes.
+    """
+    first = tally.leader or 0
+
+    def over(more: int) -> bool:
+        weights = None if tally.weights is None else (*tally.weights, *[1.0] * more)
+        return rule.decide(Tally((*tally.votes, *[first] * more), weights, tally.carried)).stop
+
+    return bisect_left(range(rule.cap - tally.total), True, key=over)
