@@ -47,14 +47,15 @@ class DirichletRule:
     Everything unseen counts as one rival. As no unseen answer can have a larger share than all of
     them together, that is the careful reading of what `unseen` says. The default of 1 treats it
     like a class seen without votes: with one class seen, or with two and `unseen` 0, the rule is
-    `BetaRule`. Best-of-infinity's 0.3 is sure of 93 % after a single vote, far too much on the
-    votes of real models. With 0 a class is certain to be the mode for as long as no other is seen.
+    `BetaRule`. Best-of-infinity's 0.3 is sure of 93 % after a single vote, which is wrong in 8 to
+    78 % of cases on four sets of recorded votes. With 0 the classes seen are taken to be all: the
+    first vote is certain of its class.
 
-    It is a heuristic, if a sharper one than `BetaRule`: where the shares are drawn from this very
-    prior, labels err at most 1 - `confidence` of the time, however often one looks. But the number
-    of classes is read off the votes, and no guarantee holds for a given question: two answers that
-    are a hair apart go wrong more often, as do several unseen answers each as likely as one seen.
-    An unparsed vote counts towards floor and cap only.
+    It is a heuristic, if a sharper one than `BetaRule`. Were the classes known beforehand and their
+    shares drawn from this prior, labels would err at most 1 - `confidence` of the time, however
+    often one looks. But the classes are read off the votes, and nothing is guaranteed for a given
+    question: two answers that are a hair apart go wrong more often, as do questions with several
+    unseen answers each as likely as a seen one. An unparsed vote counts towards floor and cap only.
 
     Args:
         confidence: in (1/2, 1).

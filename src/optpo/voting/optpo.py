@@ -57,7 +57,8 @@ class OptpoRule:
 
     Both become "setting" as `p0_strength` grows. Where `candidates` is None, m is one more than the
     classes seen, 2 at least: one unseen answer may yet be the own one. A first vote for an answer
-    can then raise the evidence for the leader, because it says that other votes are scattered.
+    can then raise the evidence for the leader, because it says that other votes are scattered:
+    where answers are very many, the confidence is far too high.
 
     An unparsed vote counts towards floor and cap and is never a hypothesis. At the cap an unsure
     vote ends `capped`, `tied` or `empty`.
