@@ -42,9 +42,9 @@ def main() -> None:
     """Run the contenders and print rows, ratios and the machine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--recipes", default="optpo,optpo-ppo,optpo-sft")
+    parser.add_argument("--recipes", default="optpo,optpo-warm,optpo-ppo,optpo-sft")
     parser.add_argument(
-        "--steps", type=int, default=12, help="of ttrl; the others take half as many more"
+        "--steps", type=int, default=12, help="of ttrl; the others take twice as many"
     )
     parser.add_argument(
         "--set", nargs="*", default=[], help="settings of all contenders, a.b=value"
@@ -58,9 +58,7 @@ def main() -> None:
     recipes = [BASELINE, *options.recipes.split(",")]
     curves = {
         # Steps of the adaptive recipes are cheap; they are compared by tokens and seconds.
-        (recipe, seed): run(
-            recipe, seed, steps if recipe == BASELINE else steps + steps // 2, options.set
-        )
+        (recipe, seed): run(recipe, seed, steps if recipe == BASELINE else 2 * steps, options.set)
         for seed in seeds
         for recipe in dict.fromkeys(recipes)
     }
