@@ -256,3 +256,65 @@ def test_vote_writes_verdicts_and_rollouts(capsys, tmp_path: Path) -> None:
     # On standard output the same lines, and nothing else.
     assert main(["vote", *SMALL]) == 0
     assert capsys.readouterr().out == text
+
+
+def voted(capsys, *flags: str) -> tuple[list[dict], dict]:
+    """The verdicts and the summary of `optpo vote` on eight questions."""
+    name = f"verdicts-{len(list(Path().iterdir()))}.jsonl"
+    small = ["--set", "data.limit=8", "sample.max_new_tokens=32"]
+    assert main(["vote", *small, *flags, "--out", name, "--json"]) == 0
+    verdicts = [json.loads(line) for line in Path(name).read_text().splitlines()]
+    return verdicts, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "rule", [["part=optpo"], ["part=beta", "cap=20"], ["part=fixed", "votes=12"]]
+)
+def test_a_budget_of_tokens_is_kept(capsys, rule: list[str]) -> None:
+    """Tokens spent stay within the budget, every question has its verdict, and neither depends on
+    how many rows the engine decodes at once."""
+    flags = ["--budget-tokens", "700", "--set", *(f"allocate.{setting}" for setting in rule)]
+    verdicts, summary = voted(capsys, *flags, "sample.rows=64")
+    assert sum(verdict["tokens"] for verdict in verdicts) == summary["budget"]["spent"]
+    assert 700 - 32 < summary["budget"]["spent"] <= summary["budget"]["tokens"] == 700
+    assert len({verdict["prompt_id"] for verdict in verdicts}) == 8
+    kinds = [verdict["kind"] for verdict in verdicts]
+    assert summary["budget"]["cut_short"] == sum(kind != "decided" for kind in kinds) > 0
+    assert (verdicts, summary) == voted(capsys, *flags, "sample.rows=3")
+
+
+def test_a_budget_of_votes_is_kept(capsys) -> None:
+    """As many rollouts as the budget has, no matter how long; with enough of them nothing is cut
+    short, and the verdicts are those of a vote without a budget."""
+    _, summary = voted(capsys, "--budget-votes", "30")
+    assert summary["budget"] == {"votes": 30, "spent": 30, "cut_short": 8}
+    assert summary["rollouts"] == 30
+    assert summary["leading_accuracy"] is not None
+    plenty, summary = voted(capsys, "--budget-votes", "2000")
+    assert summary["budget"]["cut_short"] == 0
+    free, summary = voted(capsys)
+    assert summary["budget"] is None
+    in_order = [sorted(verdicts, key=lambda row: row["prompt_id"]) for verdicts in (plenty, free)]
+    assert in_order[0] == in_order[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--budget-tokens", "31"], "31 tokens does not cover one rollout"),
+        (["--budget-tokens", "-5"], "must be 32 or more"),
+        (["--budget-votes", "0"], "must be 1 or more"),
+        (["--budget-tokens", "900", "--budget-votes", "9"], "give one of them"),
+    ],
+)
+def test_a_budget_that_buys_nothing_is_refused(capsys, tmp_path: Path, flags, said) -> None:
+    """Exit 2, the least that would do, and no file."""
+    assert main(["vote", *SMALL, "--out", "verdicts.jsonl", *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_that_is_no_number_is_refused(capsys) -> None:
+    """Exit 2, by the command line's own reading."""
+    assert main(["vote", "--budget-tokens", "many"]) == 2
+    assert "--budget-tokens" in capsys.readouterr().err

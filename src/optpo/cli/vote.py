@@ -13,9 +13,11 @@ from tyro.conf import arg
 from optpo.cli.flags import SettingsFlags
 from optpo.cli.lines import open_lines
 from optpo.cli.output import show, show_aside
+from optpo.errors import SettingsError
 
 if TYPE_CHECKING:
     from optpo.data import Question
+    from optpo.sampling.budgeted import Budget
     from optpo.sampling.scheduler import Ballot
     from optpo.training.evaluation import Voter
 
@@ -33,12 +35,21 @@ class Vote(SettingsFlags):
         str | None, arg(metavar="FILE", help_behavior_hint="(default: not written)")
     ] = None
     """Also write every rollout counted, one a line as JSON."""
+    budget_tokens: Annotated[
+        int | None, arg(metavar="N", help_behavior_hint="(default: as the rule needs)")
+    ] = None
+    """Sample this many tokens at most for all questions together, where they help most."""
+    budget_votes: Annotated[
+        int | None, arg(metavar="N", help_behavior_hint="(default: as the rule needs)")
+    ] = None
+    """The same with rollouts."""
     json: bool = False
     """Print the summary as JSON (with --out FILE; verdicts are JSON anyway)."""
 
     def run(self) -> None:
         """Vote, and say how it went."""
         settings = self.settings()
+        budget = self._budget(settings.sample.max_new_tokens)
         from optpo.data import load_questions
         from optpo.reporting.terminal import open_view
         from optpo.training.evaluation import Voter, verdict_of
@@ -79,21 +90,40 @@ class Vote(SettingsFlags):
                 on_verdict=lambda done, total: view.progress("vote", done, total, "questions"),
                 on_ballot=finished,
                 weight=settings.vote_weight,
+                budget=budget,
             )
-            summary = _summary(voter, ballots, questions, settings.allocate.cap)
+            summary = _summary(voter, ballots, questions, settings.allocate.cap, budget)
         # Where standard output holds the verdicts, nothing else goes there.
         tell = show_aside if self.out == "-" else show
         tell(json.dumps(summary) if self.json else _in_words(summary))
 
+    def _budget(self, longest: int) -> "Budget | None":
+        from optpo.sampling.budgeted import Budget
+
+        if self.budget_tokens is not None and self.budget_votes is not None:
+            raise SettingsError(["--budget-tokens and --budget-votes: give one of them"])
+        if self.budget_tokens is not None:
+            return Budget(self.budget_tokens, "tokens", longest)
+        return None if self.budget_votes is None else Budget(self.budget_votes, "votes")
+
 
 def _summary(
-    voter: "Voter", ballots: "Sequence[Ballot]", questions: "Sequence[Question]", cap: int
+    voter: "Voter",
+    ballots: "Sequence[Ballot]",
+    questions: "Sequence[Question]",
+    cap: int,
+    budget: "Budget | None",
 ) -> dict[str, Any]:
     gold = {question.id: question.gold for question in questions}
-    judged = [
-        voter.correct(ballot.label, known)
+    right = {
+        ballot.prompt_id: voter.correct(ballot.leading, known)
         for ballot in ballots
-        if ballot.label is not None and (known := gold[ballot.prompt_id]) is not None
+        if (known := gold[ballot.prompt_id]) is not None
+    }
+    judged = [
+        right[ballot.prompt_id]
+        for ballot in ballots
+        if ballot.decided and ballot.prompt_id in right
     ]
     rollouts = sum(ballot.tally.total for ballot in ballots)
     return {
@@ -106,13 +136,28 @@ def _summary(
         "tokens": sum(ballot.tokens for ballot in ballots),
         "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
         "label_accuracy": sum(judged) / len(judged) if judged else None,
+        "leading_accuracy": sum(right.values()) / len(right) if right else None,
+        "budget": None if budget is None else _under_budget(budget, ballots, cap),
     }
+
+
+def _under_budget(budget: "Budget", ballots: "Sequence[Ballot]", cap: int) -> dict[str, Any]:
+    costs = {
+        "tokens": sum(ballot.tokens + ballot.cancelled_tokens for ballot in ballots),
+        "votes": sum(ballot.tally.total + ballot.cancelled_rollouts for ballot in ballots),
+    }
+    cut = [ballot for ballot in ballots if not ballot.decided and ballot.tally.total < cap]
+    return {budget.unit: budget.amount, "spent": costs[budget.unit], "cut_short": len(cut)}
 
 
 def _in_words(summary: Mapping[str, Any]) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in summary["verdicts"].items())
     accuracy = summary["label_accuracy"]
     known = "" if accuracy is None else f"; {accuracy:.1%} of the labels that can be checked right"
+    if budget := summary["budget"]:
+        known = f"; the budget cut {budget['cut_short']} questions short{known}"
+        if (leading := summary["leading_accuracy"]) is not None:
+            known += f"; {leading:.1%} of all leading answers right"
     return (
         f"{summary['questions']} questions: {kinds}; {summary['rollouts']} rollouts "
         f"(cap {summary['rollouts_at_cap']}), {summary['tokens']} tokens{known}"
