@@ -13,7 +13,9 @@ from optpo.voting import UNPARSED, EprocessRule, Tallies, Tally
 from optpo.voting.appearance import by_appearance
 from optpo.voting.eprocess import log_wealth
 
-VOTES = st.lists(st.integers(UNPARSED, 4), max_size=25).map(tuple)
+# Runs of equal votes, so that many of the tallies are ones a rule is sure of.
+RUNS = st.lists(st.tuples(st.integers(UNPARSED, 4), st.integers(1, 12)), max_size=8)
+VOTES = RUNS.map(lambda runs: tuple(vote for vote, times in runs for _ in range(times)))
 WEIGHTED = st.lists(st.tuples(st.integers(UNPARSED, 4), st.floats(0, 1)), max_size=25)
 STAKES = [math.cos(math.pi * (2 * i + 1) / 128) for i in range(32)]
 UNSEEN = 99
@@ -145,11 +147,11 @@ def test_between_two_equal_answers_the_mean_wealth_stays_one(length):
     assert before == pytest.approx([1, 1 - sum(STAKES) / 32])
 
 
-@pytest.mark.parametrize("answers", [2, 3, 10, 60])
+@pytest.mark.parametrize("answers", [2, 3, 20])
 def test_in_simulation_the_mean_wealth_against_a_mode_is_at_most_one(answers):
-    """20 000 streams of equally likely answers; also after all have been seen, and for weights."""
+    """20 000 streams of equally likely answers, without weights and with weights drawn at random."""
     generator = np.random.default_rng(5)
-    votes = generator.integers(answers, size=(20_000, 16))
+    votes = generator.integers(answers, size=(20_000, 12))
     for weights in (None, generator.random(votes.shape)):
         wealth = wealth_after_all(Tallies(votes, weights))[:, 0]
         assert wealth.mean() <= 1 + 4 * wealth.std() / math.sqrt(len(wealth))
