@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from optpo.cli.evaluate import accuracies
 from optpo.cli.main import main
 from optpo.errors import EngineError, RunStoppedError
 from optpo.training.settings import RunSettings
+from optpo.voting.recorded import read_recorded
 
 SMALL = ["--set", "data.limit=3", "sample.max_new_tokens=32", "allocate.cap=12"]
 
@@ -256,6 +258,24 @@ def test_vote_writes_verdicts_and_rollouts(capsys, tmp_path: Path) -> None:
     # On standard output the same lines, and nothing else.
     assert main(["vote", *SMALL]) == 0
     assert capsys.readouterr().out == text
+
+
+def test_what_vote_records_can_be_replayed(capsys) -> None:
+    """Recorded votes hold every answer; replayed by the same rule they end as they did."""
+    rule = ["--set", "allocate.part=fixed", "allocate.votes=12", "data.limit=8"]
+    assert main(["vote", *rule, "--out", "verdicts.jsonl", "--record", "votes.jsonl"]) == 0
+    capsys.readouterr()
+    recorded = read_recorded("votes.jsonl")
+    assert [len(question.votes) for question in recorded] == [12] * 8
+    verdicts = [json.loads(line) for line in Path("verdicts.jsonl").read_text().splitlines()]
+    for question, verdict in zip(recorded, verdicts, strict=True):
+        assert (question.id, sum(question.tokens)) == (verdict["prompt_id"], verdict["tokens"])
+        assert question.right is not None
+        counted = Counter(question.labels[vote] for vote in question.votes if vote >= 0)
+        assert counted == verdict["counts"]
+    assert main(["replay", "votes.jsonl", "--rules", "fixed", "--orders", "1", "--json", "-"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["questions"], row["mean_votes"], row["agreement"]) == (8, 12, 1)
 
 
 def voted(capsys, *flags: str) -> tuple[list[dict], dict]:

@@ -35,6 +35,10 @@ class Vote(SettingsFlags):
         str | None, arg(metavar="FILE", help_behavior_hint="(default: not written)")
     ] = None
     """Also write every rollout counted, one a line as JSON."""
+    record: Annotated[
+        str | None, arg(metavar="FILE", help_behavior_hint="(default: not written)")
+    ] = None
+    """Also write each question's votes for `optpo replay`, one question a line as JSON."""
     budget_tokens: Annotated[
         int | None, arg(metavar="N", help_behavior_hint="(default: as the rule needs)")
     ] = None
@@ -60,6 +64,7 @@ class Vote(SettingsFlags):
         with ExitStack() as stack:
             write_verdict = stack.enter_context(open_lines(self.out, "--out"))
             write_rollout = stack.enter_context(open_lines(self.rollouts, "--rollouts"))
+            write_record = stack.enter_context(open_lines(self.record, "--record"))
             policy = load_policy(settings.model, settings.sample.temperature)
             prompts = prompt_tokens(
                 policy, questions, settings.model, settings.data, settings.sample.max_new_tokens
@@ -81,6 +86,10 @@ class Vote(SettingsFlags):
                         }
                     )
 
+                write_record(_recorded(voter, ballot, gold[ballot.prompt_id], model))
+
+            gold = {question.id: question.gold for question in questions}
+            model = settings.model.name or "embedded"
             ballots = voter.ballots(prompts)
             voter.vote(
                 ballots,
@@ -105,6 +114,21 @@ class Vote(SettingsFlags):
         if self.budget_tokens is not None:
             return Budget(self.budget_tokens, "tokens", longest)
         return None if self.budget_votes is None else Budget(self.budget_votes, "votes")
+
+
+def _recorded(voter: "Voter", ballot: "Ballot", gold: str | None, model: str) -> dict[str, Any]:
+    """One question's votes as `optpo replay` reads them: equal answers are written alike."""
+    labels, votes = ballot.classes.labels, ballot.tally.votes
+    row: dict[str, Any] = {
+        "id": ballot.prompt_id,
+        "model": model,
+        "answers": ["" if vote < 0 else labels[vote] for vote in votes],
+        "tokens": [len(rollout.tokens) for rollout in ballot.rollouts],
+    }
+    if gold is None:
+        return row
+    right = [voter.correct(label, gold) for label in labels]
+    return row | {"gold": gold, "correct": [vote >= 0 and right[vote] for vote in votes]}
 
 
 def _summary(
