@@ -136,12 +136,12 @@ def test_more_unseen_answers_make_less_sure(votes):
 def test_many_questions_with_many_classes_equal_single_ones():
     """Questions with up to 100 classes, ties and unparsed votes: each prefix as on its own."""
     generator = np.random.default_rng(4)
-    tops = generator.integers(1, 101, size=60)
+    tops = generator.integers(1, 101, size=1200)
     votes = np.array([generator.integers(UNPARSED, top, size=64) for top in tops])
     for rule in (DirichletRule(), DirichletRule(prior=0.2, unseen=0)):
         decisions = rule.decide_many(Tallies(votes))
         for row, n in zip(
-            generator.integers(0, 60, 200), generator.integers(0, 65, 200), strict=True
+            generator.integers(0, 1200, 200), generator.integers(0, 65, 200), strict=True
         ):
             single = rule.decide(Tally(tuple(votes[row, :n].tolist())))
             assert decisions[row, n].confidence == pytest.approx(single.confidence, abs=1e-12)

@@ -134,10 +134,10 @@ def test_a_new_answer_can_end_a_test_with_unknown_candidates():
 def test_thousands_of_prefixes_equal_single_decisions(rule):
     """What is looked up in tables for many questions is what one question gets."""
     generator = np.random.default_rng(7)
-    tops = generator.integers(1, 9, size=(500, 1))
-    votes = generator.integers(UNPARSED, tops, size=(500, 40))
+    tops = generator.integers(1, 9, size=(1500, 1))
+    votes = generator.integers(UNPARSED, tops, size=(1500, 40))
     decisions = rule.decide_many(Tallies(votes))
-    places = zip(generator.integers(0, 500, 150), generator.integers(0, 41, 150), strict=True)
+    places = zip(generator.integers(0, 1500, 150), generator.integers(0, 41, 150), strict=True)
     for row, n in places:
         single = rule.decide(Tally(tuple(votes[row, :n].tolist())))
         assert decisions[row, n].log_evidence == pytest.approx(single.log_evidence, abs=1e-9)

@@ -27,6 +27,9 @@ P0From = Literal["setting", "votes", "prior"]
 # Ratios that equal the threshold on paper (3^2 = (1 - 0.1) / 0.1) must stop in floating point too.
 _SLACK = 1e-9
 
+# Questions that are worked out together, so that they stay in the processor's cache.
+_ROWS = 1024
+
 # ln P(votes | an answer is the own one) of its votes, those of the leader, all, and the candidates.
 _LogLikelihood = Callable[[Any, Any, Any, Any], Any]
 
@@ -224,13 +227,16 @@ class OptpoRule:
         empty = np.exp(likelihood(np.zeros_like(first), first, total, candidates) - second)
         rivals = np.empty(total.shape)
         for n, scores in enumerate(tallies.scores()):
-            at = (slice(None), slice(n, n + 1))
-            others = likelihood(scores, first[at], total[at], candidates[at]) - second[at]
-            led = np.flatnonzero(tallies.leader[:, n] >= 0)
-            others[led, tallies.leader[led, n]] = -np.inf
-            # The sum holds all classes of the matrix: those without votes are not yet `unseen`.
-            missing = unseen[:, n] - (scores.shape[1] - seen[:, n])
-            rivals[:, n] = np.exp(others).sum(axis=1) + missing * empty[:, n]
+            for start in range(0, len(tallies), _ROWS):
+                rows = slice(start, start + _ROWS)
+                at = (rows, slice(n, n + 1))
+                others = likelihood(scores[rows], first[at], total[at], candidates[at]) - second[at]
+                leaders = tallies.leader[rows, n]
+                led = np.flatnonzero(leaders >= 0)
+                others[led, leaders[led]] = -np.inf
+                # The sum holds all classes of the matrix: those without votes are not yet `unseen`.
+                missing = unseen[at] - (scores.shape[1] - seen[at])
+                rivals[at] = np.exp(others).sum(axis=1, keepdims=True) + missing * empty[at]
         return np.asarray(own - second - np.log(rivals))
 
     def _hypotheses(self, seen: Any) -> Any:
