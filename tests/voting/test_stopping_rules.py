@@ -71,11 +71,8 @@ RULES: list[StoppingRule] = [
     WindowRule(window=1, floor=3, cap=8, at_cap="leader"),
     WindowRule(window=2, floor=5, cap=12, at_cap="first"),
     WindowRule(window=3, cap=11),
-    WindowRule(window=9, cap=7),
     CurtailedRule(cap=12),
     CurtailedRule(floor=5, cap=9, at_cap="first"),
-    CurtailedRule(cap=8, at_cap="first"),
-    CurtailedRule(cap=1),
     PredictiveRule(cap=12),
     PredictiveRule(error=0.2, concentration=2, floor=3, cap=9, at_cap="first"),
     PredictiveRule(error=0.01, concentration=0.1, cap=11),
@@ -147,18 +144,23 @@ def test_confidence_is_a_probability_and_kinds_mean_what_they_say(rule, votes):
 @rules
 @given(VOTES, st.integers(1, 20))
 def test_an_unparsed_vote_never_wins(rule, votes, more):
-    """Unparsed votes never change the leader and never win, however many there are. They change no
-    evidence either, unless it is of what the votes still to come will do: they are some of those.
+    """Unparsed votes never change the leader, however many there are. They change no evidence
+    either, unless it is of what the votes still to come will do: they are some of those.
     """
     parsed = Tally(tuple(vote for vote in votes if vote != UNPARSED))
     flooded = Tally((*votes, *[UNPARSED] * more))
     assert rule.decide(flooded).leader == rule.decide(parsed).leader
     if rule.claims != "full vote":
         assert rule.decide(flooded).log_evidence == rule.decide(parsed).log_evidence
+
+
+@rules
+def test_votes_without_any_answer_end_empty(rule):
+    """However many unparsed votes there are, there is no leader; at the cap the vote is empty."""
     for unparsed in range(rule.cap + 1):
-        nothing = rule.decide(Tally((UNPARSED,) * unparsed))
-        assert (nothing.leader, nothing.confidence) == (None, 0)
-        assert nothing.kind == ("empty" if unparsed == rule.cap else None)
+        decision = rule.decide(Tally((UNPARSED,) * unparsed))
+        assert (decision.leader, decision.confidence) == (None, 0)
+        assert decision.kind == ("empty" if unparsed == rule.cap else None)
 
 
 @rules

@@ -46,6 +46,7 @@ def test_an_unparsed_vote_spoils_its_window():
     rule = WindowRule(window=5)
     assert not rule.decide(Tally((0, 0, UNPARSED, 0, 0))).stop
     assert not rule.decide(Tally((UNPARSED,) * 5)).stop
+    assert not rule.decide(Tally((*[UNPARSED] * 5, 0))).stop
 
 
 def test_the_label_has_most_of_all_votes_not_of_the_last_window():

@@ -36,7 +36,7 @@ class PredictiveRule:
     that the label at the cap is another than the leader is at most the sum, over all rivals seen,
     of the chance that this rival draws level with the leader by then, and the chance that all new
     answers together do. Each is exact; the rule stops when their sum is at most `error`. It is 0
-    just where `CurtailedRule` stops.
+    just where `CurtailedRule` stops that leaves ties undecided.
 
     Guaranteed: if the votes come from this model, at most `error` of the labels decided differ from
     that of the full vote, a tie at the cap counting as a difference. Reading it after every vote
@@ -44,10 +44,10 @@ class PredictiveRule:
     are, is the share of labels that differ (here an upper bound, as chances of rivals are added
     up). But that is an average over the questions which the model expects, more than half of which
     have an answer with over 3/4 of the votes (for t = 1/2), and no promise about any one of them:
-    between two answers of equal shares 22 % differ at the defaults. Nor does it hold where votes are far
-    more diffuse than t says: an early run of equal votes then means less. With an `error` at or
-    above the chance after a single vote (0.29 for t = 1/2, 0.5 for t = 1) the first vote is the
-    label. The label of the full vote need not be the mode, nor correct.
+    between two answers of equal shares 22 % differ at the defaults. Nor does it hold where votes
+    are far more diffuse than t says: an early run of equal votes then means less. With an `error`
+    at or above the chance after a single vote (0.29 for t = 1/2, 0.5 for t = 1) the first vote is
+    the label. The label of the full vote need not be the mode, nor correct.
 
     The confidence is 1 minus that chance, the evidence minus its logarithm.
 
