@@ -43,7 +43,7 @@ def votes(amount):
     return Budget(amount, "votes")
 
 
-budgets = st.builds(tokens, st.integers(LONGEST, 400)) | st.builds(votes, st.integers(1, 120))
+budgets = st.builds(tokens, st.integers(LONGEST, 250)) | st.builds(votes, st.integers(1, 70))
 
 
 def spent_on(ballots, budget):
@@ -55,7 +55,7 @@ def spent_on(ballots, budget):
     )
 
 
-@given(st.integers(0, 10**6), st.integers(1, 8), st.sampled_from(RULES), budgets)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.sampled_from(RULES), budgets)
 def test_the_result_depends_on_nothing_but_the_budget(seed, questions, rule, budget):
     """Whichever rollouts finish first, and however many at once, every ballot ends the same; its
     votes are those of its indices from 0."""
@@ -95,7 +95,7 @@ def test_a_budget_is_never_overrun_and_ends_every_vote(seed, questions, rule, bu
             assert ballot.label is None
 
 
-@given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from(RULES))
+@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from(RULES))
 def test_a_budget_for_everything_changes_no_vote(seed, questions, rule):
     """Where the budget is more than the rule needs, the votes are those of waves."""
     ballots, waves = ballots_of(questions), ballots_of(questions)
@@ -174,7 +174,7 @@ def test_the_engine_is_kept_busy_up_to_what_the_budget_covers():
                 return handle
 
         engine = Counting()
-        take_within(engine, ballots_of(questions), FixedRule(votes=30), budget)
+        take_within(engine, ballots_of(questions), FixedRule(votes=10), budget)
         return engine.most
 
     assert busiest(5, votes(10**6)) == FEWEST_IN_FLIGHT

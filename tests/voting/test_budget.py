@@ -93,9 +93,13 @@ def test_a_lead_beyond_the_horizon_is_worth_nothing():
     assert (values[1:] == 0).all()
 
 
-def test_carried_votes_count_by_their_lead():
-    """Scores beyond the cap, which carried votes make, are read at their lead."""
-    assert value_of_next_vote(102.2, 100.9, 0, cap=64) == value_of_next_vote(64, 63, 0, cap=64)
+def test_very_many_votes_count_by_their_lead():
+    """Beyond 256 votes for an answer the lead is what counts, and no cap is too large; scores that
+    carried votes make are rounded."""
+    assert value_of_next_vote(402.2, 400.9, 0, cap=10**9) == value_of_next_vote(256, 255, 0)
+    assert float(value_of_next_vote(300, 290, 590, cap=10**9)) == pytest.approx(
+        rate(300, 290, HORIZON), rel=0.1
+    )
 
 
 def greedy(many, budget, cap, costs):

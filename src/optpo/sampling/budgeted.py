@@ -87,6 +87,11 @@ def take_votes_within(
 
     Raises EngineError if the engine goes idle with votes missing.
     """
+    done = 0
+    for ballot in ballots:
+        ballot.launched = ballot.tally.total
+        ballot.decision = rule.decide(ballot.tally)
+        done += ballot.decision.stop
     queue = _Queue(ballots, rule)
     most = max(FEWEST_IN_FLIGHT, len(ballots) // 4)
     in_flight: deque[tuple[int, int]] = deque()
@@ -102,9 +107,7 @@ def take_votes_within(
                 return
             handle = submit_next(engine, ballots[place], seed, version, purpose)
             in_flight.append((place, handle))
-            queue.update(place)
-
-    done = 0
+            queue.launched(place)
 
     def end(ballot: Ballot) -> None:
         nonlocal done
@@ -112,11 +115,6 @@ def take_votes_within(
         on_ballot(ballot)
         on_verdict(done, len(ballots))
 
-    for place, ballot in enumerate(ballots):
-        ballot.launched = ballot.tally.total
-        ballot.decision = rule.decide(ballot.tally)
-        done += ballot.decision.stop
-        queue.update(place)
     launch()
     while in_flight:
         place, handle = in_flight[0]
@@ -128,7 +126,6 @@ def take_votes_within(
         in_flight.popleft()
         ballot, completion = ballots[place], arrived.pop(handle)
         spent += budget.cost(completion)
-        queue.charge(place, budget.cost(completion))
         if ballot.decision is not None and ballot.decision.stop:
             # A rule that asks for more than it needs; what is in flight runs on to its end, because
             # the tokens up to a cancellation depend on timing.
@@ -138,7 +135,7 @@ def take_votes_within(
             ballot.waiting[ballot.tally.total] = completion
             if count_votes(ballot, rule, reader).stop:
                 end(ballot)
-        queue.update(place)
+        queue.counted(place, budget.cost(completion))
         launch()
     for ballot in ballots:
         if ballot.decision is not None and not ballot.decision.stop:
@@ -151,19 +148,24 @@ class _Queue:
 
     def __init__(self, ballots: Sequence[Ballot], rule: StoppingRule) -> None:
         self._ballots, self._rule = ballots, rule
+        self._ahead = [rule.look_ahead(ballot.tally) for ballot in ballots]
         self._waits = np.zeros(len(ballots), dtype=bool)
         self._value, self._spent, self._votes = np.zeros((3, len(ballots)))
+        for place in range(len(ballots)):
+            self.launched(place)
 
-    def charge(self, place: int, cost: int) -> None:
-        """Remember what a vote has cost."""
+    def counted(self, place: int, cost: int) -> None:
+        """See how a question stands after a vote, and what it has cost."""
         self._spent[place] += cost
         self._votes[place] += 1
+        self._ahead[place] = self._rule.look_ahead(self._ballots[place].tally)
+        self.launched(place)
 
-    def update(self, place: int) -> None:
-        """See how a question stands after a launch or a vote."""
+    def launched(self, place: int) -> None:
+        """See how a question stands after a launch."""
         ballot = self._ballots[place]
         tally, pending = ballot.tally, ballot.launched - ballot.tally.total
-        self._waits[place] = pending < self._rule.look_ahead(tally)
+        self._waits[place] = pending < self._ahead[place]
         self._value[place] = value_of_next_vote(
             tally.leader_votes + pending, tally.runner_up_votes, ballot.launched, self._rule.cap
         )

@@ -15,6 +15,9 @@ from optpo.voting.tally import NO_VOTE, Floats, Integers, Tallies
 HORIZON = 64
 """Further votes that are thought of together; behind a lead of as many nothing is worth a vote."""
 
+# Votes for an answer that the table tells apart; more are read at the same lead.
+_MOST = 256
+
 _PRICES = np.geomspace(1e-15, 0.25, 256)
 
 
@@ -32,8 +35,9 @@ def value_of_next_vote(
 
     It compares questions and promises nothing about a label: answers behind the first two count
     only as votes that are lost on them, and that the two were chosen after seeing the votes is
-    ignored. Blend-ASC (2511.12309) ranks by the e of now; this tells a tie of 1:1, which few votes
-    may settle, from one of 20:20. Shares are by Bayes with a uniform prior; there is no setting.
+    ignored. Blend-ASC (2511.12309) ranks questions by how unsure they are now; this also tells a
+    tie of 1:1, which few votes may settle, from one of 20:20. The prior is uniform; there is no
+    setting.
 
     Args:
         leader_votes: v1 of questions, any shape; what is not a whole number is rounded.
@@ -45,9 +49,8 @@ def value_of_next_vote(
     (0.25, 0.00546875)
     """
     first, second, total = (np.rint(n).astype(int) for n in (leader_votes, runner_up_votes, total))
-    # Only carried votes reach beyond the cap; the table is read at the same lead within it.
-    beyond = np.maximum(0, first - cap)
-    rate = _rates(cap)[first - beyond, np.maximum(0, second - beyond)]
+    beyond = np.maximum(0, first - _MOST)
+    rate = _rates()[first - beyond, np.maximum(0, second - beyond)]
     share = np.minimum(1.0, (first + second + 1) / (total + 1))
     return np.where(first - second < cap - total, share * rate, 0.0)
 
@@ -58,7 +61,7 @@ def expected_cost(spent: Any, votes: Any, mean: Any) -> Any:
 
 
 def spend(tallies: Tallies, budget: float, cap: int = 64, costs: Floats | None = None) -> Integers:
-    """Replay a budget on recorded votes: each goes to the question where it is worth most.
+    """Replay a budget on recorded votes: each vote is of the question where it is worth most.
 
     The next vote goes where `value_of_next_vote`, divided by the expected cost, is highest; between
     equals to the first question. The replay ends at the first vote that the budget does not cover,
@@ -188,11 +191,11 @@ def _values_of(tallies: Tallies, cap: int) -> Floats:
 
 
 @cache
-def _rates(cap: int) -> Floats:
-    """(cap + 1, cap + 1) the best rate over horizons, by votes for the one and the other answer."""
+def _rates() -> Floats:
+    """(_MOST + 1, _MOST + 1) the best rate over horizons, by votes for the one and the other answer."""
     from scipy.special import betainc
 
-    size = cap + 1 + HORIZON
+    size = _MOST + 1 + HORIZON
     one, other = np.mgrid[:size, :size]
     lead = abs(one - other)
     one_more = (one + 1) / (one + other + 2)
@@ -205,14 +208,14 @@ def _rates(cap: int) -> Floats:
         # With fewer votes than that the leader stays, and the gain is nothing but rounding.
         gain = np.where(lead[:size, :size] < k, now[:size, :size] - later, 0.0)
         rates[:size, :size] = np.maximum(rates[:size, :size], gain / k)
-    return rates[: cap + 1, : cap + 1]
+    return rates[: _MOST + 1, : _MOST + 1]
 
 
 @cache
 def _spending(cap: int) -> tuple[Floats, Floats]:
     """Prices, and the votes that the model expects a question to use at each."""
     reached, expected = np.ones((len(_PRICES), 1)), np.zeros(len(_PRICES))
-    for n in range(cap):
+    for n in range(min(cap, _MOST)):
         one = np.arange(n + 1)
         value = value_of_next_vote(np.maximum(one, n - one), np.minimum(one, n - one), n, cap)
         going_on = reached * (value >= _PRICES[:, None])
