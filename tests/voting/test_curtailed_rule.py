@@ -40,7 +40,7 @@ def test_it_stops_exactly_when_every_continuation_has_the_same_label(cap, at_cap
 @pytest.mark.parametrize("cap", [1, 2, 4])
 def test_it_stops_exactly_when_every_weighted_continuation_has_the_same_label(cap):
     """The same with votes that weigh nothing, a half or 1."""
-    rule, full = CurtailedRule(cap=cap), FixedRule(cap)
+    rule, full = CurtailedRule(cap=cap, at_cap="leader"), FixedRule(cap)
     further = [(vote, weight) for vote in range(2) for weight in (0.25, 0.5, 1.0)]
     further.append((UNPARSED, 1.0))
     assert len(check_every_continuation(rule, full, Tally(), further)) > 1

@@ -98,7 +98,7 @@ def test_the_chance_is_a_sum_of_beta_binomials(votes, concentration):
 @given(st.lists(st.integers(UNPARSED, 3), max_size=14).map(tuple), st.sampled_from([0.05, 1, 50]))
 def test_no_chance_is_left_just_where_the_label_is_settled(votes, concentration):
     """Its confidence is 1 exactly where lossless curtailment stops."""
-    settled = CurtailedRule(cap=14).decide(Tally(votes)).kind == "decided"
+    settled = CurtailedRule(cap=14, at_cap="leader").decide(Tally(votes)).kind == "decided"
     rule = PredictiveRule(concentration=concentration, cap=14)
     assert (rule.decide(Tally(votes)).confidence == 1) == settled
 

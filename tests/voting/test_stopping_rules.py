@@ -71,7 +71,7 @@ RULES: list[StoppingRule] = [
     WindowRule(window=1, floor=3, cap=8, at_cap="leader"),
     WindowRule(window=2, floor=5, cap=12, at_cap="first"),
     WindowRule(window=3, cap=11),
-    CurtailedRule(cap=12),
+    CurtailedRule(cap=12, at_cap="leader"),
     CurtailedRule(floor=5, cap=9, at_cap="first"),
     PredictiveRule(cap=12),
     PredictiveRule(error=0.2, concentration=2, floor=3, cap=9, at_cap="first"),

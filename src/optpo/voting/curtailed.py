@@ -48,7 +48,8 @@ class CurtailedRule:
     Args:
         floor: fewest votes before it may stop.
         cap: votes of the full vote.
-        at_cap: "leader" leaves a tie undecided, "first" takes the leader voted for first.
+        at_cap: "first" gives a tie of the full vote to the leader voted for first, "leader" leaves it
+            undecided, which takes a few more votes to know.
 
     Raises:
         SettingsError: settings out of range, all of them together.
@@ -64,7 +65,7 @@ class CurtailedRule:
 
     floor: int = 1
     cap: int = 64
-    at_cap: Literal["leader", "first"] = "leader"
+    at_cap: Literal["leader", "first"] = "first"
 
     def __post_init__(self) -> None:
         problems = budget_problems(self.floor, self.cap)
