@@ -1,6 +1,7 @@
 """A budget for a question set: never overrun, spent where it helps, the same whatever the timing."""
 
 from collections import Counter
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from test_scheduler import (
     outcome,
     take,
     tokens_of,
+    votes_by_hand,
 )
 
 from optpo.errors import EngineError, SettingsError
@@ -24,6 +26,7 @@ from optpo.sampling.budgeted import FEWEST_IN_FLIGHT, Budget, take_votes_within
 from optpo.sampling.engine import stream_seed
 from optpo.sampling.scheduler import Ballot
 from optpo.voting import BetaRule, FixedRule, OptpoRule, Tally
+from optpo.voting.rules import RULES as NAMED
 
 LONGEST = 6
 RULES = [RULE, OptpoRule(statistic="posterior", cap=20), BetaRule(cap=16), FixedRule(votes=7)]
@@ -93,6 +96,20 @@ def test_a_budget_is_never_overrun_and_ends_every_vote(seed, questions, rule, bu
             kind = "tied" if ballot.tally.tied else "capped" if ballot.tally.parsed else "empty"
             assert ballot.decision.kind == kind
             assert ballot.label is None
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if name != "frontier"])
+@pytest.mark.parametrize("budget", [votes(25), tokens(10**6)])
+def test_every_shipped_rule_shares_a_budget(name, budget):
+    """Each rule ends each vote within the budget; with plenty, at the votes where it stops alone."""
+    rule = resolve_name(NAMED[name])(**{"votes" if name == "fixed" else "cap": 12})
+    ballots = ballots_of(5)
+    take_within(ScriptedEngine(6), ballots, rule, budget)
+    assert spent_on(ballots, budget) <= budget.amount
+    assert all(ballot.decision.stop for ballot in ballots)
+    if budget.unit == "tokens":
+        by_hand = [votes_by_hand(ballot.prompt_id, rule) for ballot in ballots]
+        assert [ballot.tally for ballot in ballots] == by_hand
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from(RULES))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optpo.sampling.budgeted import Budget
     from optpo.sampling.scheduler import Ballot
     from optpo.training.evaluation import Voter
+    from optpo.voting import StoppingRule
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Vote(SettingsFlags):
                 weight=settings.vote_weight,
                 budget=budget,
             )
-            summary = _summary(voter, ballots, questions, settings.allocate.cap, budget)
+            summary = _summary(voter, ballots, questions, settings.allocate, budget)
         # Where standard output holds the verdicts, nothing else goes there.
         tell = show_aside if self.out == "-" else show
         tell(json.dumps(summary) if self.json else _in_words(summary))
@@ -135,7 +136,7 @@ def _summary(
     voter: "Voter",
     ballots: "Sequence[Ballot]",
     questions: "Sequence[Question]",
-    cap: int,
+    rule: "StoppingRule",
     budget: "Budget | None",
 ) -> dict[str, Any]:
     gold = {question.id: question.gold for question in questions}
@@ -156,21 +157,23 @@ def _summary(
             Counter(str(ballot.decision.kind) for ballot in ballots if ballot.decision)
         ),
         "rollouts": rollouts,
-        "rollouts_at_cap": cap * len(ballots),
+        "rollouts_at_cap": rule.cap * len(ballots),
         "tokens": sum(ballot.tokens for ballot in ballots),
         "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
         "label_accuracy": sum(judged) / len(judged) if judged else None,
         "leading_accuracy": sum(right.values()) / len(right) if right else None,
-        "budget": None if budget is None else _under_budget(budget, ballots, cap),
+        "budget": None if budget is None else _under_budget(budget, ballots, rule),
     }
 
 
-def _under_budget(budget: "Budget", ballots: "Sequence[Ballot]", cap: int) -> dict[str, Any]:
+def _under_budget(
+    budget: "Budget", ballots: "Sequence[Ballot]", rule: "StoppingRule"
+) -> dict[str, Any]:
     costs = {
         "tokens": sum(ballot.tokens + ballot.cancelled_tokens for ballot in ballots),
         "votes": sum(ballot.tally.total + ballot.cancelled_rollouts for ballot in ballots),
     }
-    cut = [ballot for ballot in ballots if not ballot.decided and ballot.tally.total < cap]
+    cut = [ballot for ballot in ballots if not rule.decide(ballot.tally).stop]
     return {budget.unit: budget.amount, "spent": costs[budget.unit], "cut_short": len(cut)}
 
 
