@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from optpo.voting import (
     DirichletRule,
     EprocessRule,
     FixedRule,
+    FrontierRule,
     LeadRule,
     OptpoRule,
     PprRule,
@@ -27,6 +29,9 @@ from optpo.voting import (
     rule_from_json,
     rule_to_json,
 )
+
+# Fitted on 400 simulated questions with a cap of 12 and a vote cost of 0.004.
+POLICY = str(Path(__file__).with_name("frontier_policy.json"))
 
 RULES: list[StoppingRule] = [
     FixedRule(votes=1),
@@ -77,6 +82,9 @@ RULES: list[StoppingRule] = [
     PredictiveRule(error=0.2, concentration=2, floor=3, cap=9, at_cap="first"),
     PredictiveRule(error=0.01, concentration=0.1, cap=11),
     PredictiveRule(error=0.4, concentration=0.5, floor=2, cap=8),
+    FrontierRule(POLICY, cap=12),
+    FrontierRule(POLICY, least_confidence=0.9, floor=3, cap=9, at_cap="leader"),
+    FrontierRule(POLICY, least_confidence=0.0, floor=2, cap=7, at_cap="first"),
 ]
 rules = pytest.mark.parametrize("rule", RULES, ids=repr)
 VOTES = st.lists(st.integers(UNPARSED, 4), max_size=14).map(tuple)

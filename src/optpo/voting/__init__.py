@@ -14,6 +14,10 @@ from optpo.voting.curtailed import CurtailedRule
 from optpo.voting.dirichlet import DirichletRule
 from optpo.voting.eprocess import EprocessRule
 from optpo.voting.fixed import FixedRule
+from optpo.voting.frontier import FrontierRule
+from optpo.voting.frontier_curve import CurvePoint, frontier_curve, votes_at_agreement
+from optpo.voting.frontier_fit import fit_frontier
+from optpo.voting.frontier_policy import FrontierPolicy
 from optpo.voting.lead import LeadRule, lead_error, lead_votes, smallest_lead
 from optpo.voting.optpo import OptpoRule
 from optpo.voting.ppr import PprRule
@@ -35,11 +39,14 @@ __all__ = [
     "CalibrationBin",
     "Claim",
     "CurtailedRule",
+    "CurvePoint",
     "Decision",
     "Decisions",
     "DirichletRule",
     "EprocessRule",
     "FixedRule",
+    "FrontierPolicy",
+    "FrontierRule",
     "Kind",
     "LeadRule",
     "OptpoRule",
@@ -54,7 +61,9 @@ __all__ = [
     "VoteTracker",
     "WindowRule",
     "calibration_bins",
+    "fit_frontier",
     "fixed_vote_exponent",
+    "frontier_curve",
     "known_shape_rate",
     "lead_error",
     "lead_votes",
@@ -69,4 +78,5 @@ __all__ = [
     "spend",
     "spend_in_turn",
     "value_of_next_vote",
+    "votes_at_agreement",
 ]

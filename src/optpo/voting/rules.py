@@ -19,6 +19,7 @@ RULES = {
     "ppr": "optpo.voting.ppr:PprRule",
     "eprocess": "optpo.voting.eprocess:EprocessRule",
     "dirichlet": "optpo.voting.dirichlet:DirichletRule",
+    "frontier": "optpo.voting.frontier:FrontierRule",
 }
 """Where each rule lives, so that naming it loads nothing else."""
 
