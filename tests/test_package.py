@@ -1,5 +1,6 @@
 """The wheel in a clean environment: what `pip install optpo` alone gives."""
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,13 @@ def test_the_wheel_alone_has_no_torch_and_works(tmp_path: Path) -> None:
     command = tmp_path / "clean" / "bin" / "optpo"
     assert "ttrl" in run(command, "recipes", folder=tmp_path)
     assert "2512.02882" in run(command, "recipes", "optpo", folder=tmp_path)
+    votes = '{"id": "q", "answers": ["7", "8", "7", "7"], "gold": "7"}\n'
+    (tmp_path / "votes.jsonl").write_text(votes)
+    replay = (command, "replay", "votes.jsonl", "--json", "rows.json", "--plot", "curves.svg")
+    assert "100.0 %" in run(*replay, "--calibration", folder=tmp_path)
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert {row["rule"] for row in rows} >= {"beta", "fixed", "optpo"}
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
     assert "optpo[train]" in run(command, "adapt", folder=tmp_path, code=2)
     assert not (tmp_path / "runs").exists()
 

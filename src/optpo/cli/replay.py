@@ -28,7 +28,11 @@ class Replay:
     that of the labels where right answers are known, whether the rule was sure of them or not.
     """
 
-    files: Annotated[tuple[Path, ...], Positional, arg(metavar="FILE ...")]
+    files: Annotated[
+        tuple[Path, ...],
+        Positional,
+        arg(metavar="FILE ...", help_behavior_hint="(one or more)"),
+    ]
     """Recorded votes as JSON Lines: id, answers; optionally gold, tokens, model."""
     rules: Annotated[
         str | None, arg(metavar="RULE,...", help_behavior_hint="(default: each rule as it comes)")
@@ -69,17 +73,18 @@ class Replay:
         rules = read_rules([f"fixed:votes={self.cap}" if s == "fixed" else s for s in specs])
         key = AnswerSettings(compare=self.compare).canonical_key
         recorded = {str(path): read_recorded(path, key) for path in self.files}
-        rows, calibration, panels = [], [], {}
+        rows, calibration, panels, limits = [], [], {}, {}
         for file, questions in recorded.items():
             for spec, outcomes in zip(specs, self._replay(file, questions, rules), strict=True):
                 rows.append({"file": file, "rule": spec, **row_of(outcomes)})
                 calibration.append({"file": file, "rule": spec, **_calibration(outcomes)})
             if self.plot:
                 panels[file] = self._curves(file, questions, specs, rules)
+                limits[file] = self._limit(questions)
         if self.plot:
             from optpo.reporting.replay_chart import draw_replay
 
-            draw_replay(panels, {}, self.plot)
+            draw_replay(panels, limits, self.plot.expanduser())
         written = json.dumps({"rows": rows, "calibration": calibration}, indent=2)
         if self.json == "-":
             show(written)
@@ -160,6 +165,15 @@ class Replay:
                 points = [(row["mean_votes"], row["agreement"]) for row in map(row_of, found)]
                 curves[name] = sorted(points)
         return curves
+
+    def _limit(self, questions: "Sequence[RecordedVotes]") -> "Curve":
+        """The dynamic-programming limit; none for a single question, which has no other half."""
+        if len({question.id for question in questions}) < 2:
+            return ()
+        from optpo.voting.frontier_curve import frontier_curve
+
+        found = frontier_curve(questions, cap=self.cap, orders=self.orders, seed=self.seed)
+        return sorted((point.mean_votes, point.agreement) for point in found)
 
 
 def _calibration(outcomes: "Outcomes") -> dict[str, Any]:

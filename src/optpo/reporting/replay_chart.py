@@ -25,25 +25,27 @@ def draw_replay(
 
     Args:
         panels: by file, the curve of each rule.
-        limits: by file, what dynamic programming reaches; files may be missing.
+        limits: by file, what dynamic programming reaches; empty where that is not known.
         path: the picture, of a kind in `SUFFIXES`.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # The same input gives the same bytes, and text in the picture stays text.
+    # The same input gives the same bytes; text stays text, and a $ in a name is a dollar sign.
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "replay",
+        "text.parse_math": False,
         "axes.grid": True,
         "axes.axisbelow": True,
         "grid.color": "#dddddd",
     }
     with mpl.rc_context(settings):
         figure = Figure(figsize=(7.0 * len(panels), 5.0), layout="constrained")
+        figure.supylabel("agreement with the majority of all recorded answers", fontsize="medium")
         for place, (title, curves) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(1, len(panels), place)
-            _paint(axes, curves, limits.get(title, ()))
+            _paint(axes, curves, limits[title])
             axes.set_title(Path(title).name)
         date = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix.lower())
         figure.savefig(path, dpi=150, metadata={date: None} if date else None)
@@ -70,7 +72,8 @@ def _paint(axes: "Axes", curves: Mapping[str, Curve], limit: Curve) -> None:
             linewidth=1,
             label="dynamic-programming limit",
         )
+    # Both axes are linear: what lies on a line between two settings is reached by asking some
+    # questions with the one and some with the other.
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     axes.set_xlabel("mean votes a question")
-    axes.set_ylabel("agreement with the majority of all recorded answers")
     axes.legend(fontsize="small")

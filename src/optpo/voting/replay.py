@@ -180,7 +180,8 @@ def calibration_of(outcomes: Outcomes) -> list[CalibrationBin]:
 
     A rule that claims the mode is held against the most frequent of all recorded answers, one that
     claims the full vote against the leader at the cap in the same order. Without a claim, and where
-    no label is decided, there are no bins.
+    no label is decided, there are no bins. All orders of a question are one in the intervals; the
+    votes of several models on it count as several questions.
     """
     if outcomes.rule.claims is None:
         return []
