@@ -31,9 +31,6 @@ class Budget:
 
     Raises:
         SettingsError: the budget does not cover one rollout.
-
-    >>> Budget(amount=1000, unit="tokens", longest=256).reserve
-    256
     """
 
     amount: int
