@@ -25,8 +25,8 @@ from optpo.errors import EngineError, SettingsError
 from optpo.sampling.budgeted import FEWEST_IN_FLIGHT, Budget, take_votes_within
 from optpo.sampling.engine import stream_seed
 from optpo.sampling.scheduler import Ballot
+from optpo.stopping_rules import RULES as NAMED
 from optpo.voting import BetaRule, FixedRule, OptpoRule, Tally
-from optpo.voting.rules import RULES as NAMED
 
 LONGEST = 6
 RULES = [RULE, OptpoRule(statistic="posterior", cap=20), BetaRule(cap=16), FixedRule(votes=7)]

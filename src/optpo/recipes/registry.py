@@ -9,7 +9,7 @@ from typing import Any
 
 from optpo.errors import SettingsError
 from optpo.recipes.nearest import did_you_mean
-from optpo.voting.rules import RULES
+from optpo.stopping_rules import RULES
 
 ENTRY_POINT_GROUP = "optpo.parts"
 """Where other packages name parts of theirs; its name is `stage.part`, as `select.decided`."""

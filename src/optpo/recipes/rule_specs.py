@@ -9,8 +9,8 @@ from optpo.errors import SettingsError
 from optpo.recipes.nearest import did_you_mean
 from optpo.recipes.reading import parse_yaml
 from optpo.recipes.registry import part_class, parts
+from optpo.stopping_rules import RULES
 from optpo.voting.rule import StoppingRule
-from optpo.voting.rules import RULES
 
 
 def read_rules(specs: Sequence[str]) -> list[StoppingRule]:

@@ -1,5 +1,6 @@
 """Voting: tallies, stopping rules and verdicts; NumPy and SciPy only."""
 
+from optpo.stopping_rules import RULES
 from optpo.voting.beta import BetaRule
 from optpo.voting.bounds import (
     fixed_vote_exponent,
@@ -24,7 +25,7 @@ from optpo.voting.ppr import PprRule
 from optpo.voting.predictive import PredictiveRule
 from optpo.voting.recorded import RecordedVotes, read_recorded
 from optpo.voting.rule import AtCap, Claim, Decision, Decisions, Kind, StoppingRule
-from optpo.voting.rules import RULES, rule_from_json, rule_to_json
+from optpo.voting.rules import rule_from_json, rule_to_json
 from optpo.voting.tally import NO_VOTE, UNPARSED, Tallies, Tally
 from optpo.voting.tracker import VoteTracker, remember
 from optpo.voting.verdict import Verdict

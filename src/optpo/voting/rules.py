@@ -6,22 +6,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from optpo.errors import DataError
+from optpo.stopping_rules import RULES
 from optpo.voting.rule import StoppingRule
-
-RULES = {
-    "optpo": "optpo.voting.optpo:OptpoRule",
-    "fixed": "optpo.voting.fixed:FixedRule",
-    "beta": "optpo.voting.beta:BetaRule",
-    "lead": "optpo.voting.lead:LeadRule",
-    "window": "optpo.voting.window:WindowRule",
-    "curtailed": "optpo.voting.curtailed:CurtailedRule",
-    "predictive": "optpo.voting.predictive:PredictiveRule",
-    "ppr": "optpo.voting.ppr:PprRule",
-    "eprocess": "optpo.voting.eprocess:EprocessRule",
-    "dirichlet": "optpo.voting.dirichlet:DirichletRule",
-    "frontier": "optpo.voting.frontier:FrontierRule",
-}
-"""Where each rule lives, so that naming it loads nothing else."""
 
 
 def rule_to_json(rule: StoppingRule) -> dict[str, Any]:

@@ -69,9 +69,7 @@ class VoteTracker:
         return min(self.longest_rest, 2 * last_rest or 1) if nothing_to_teach else 0
 
 
-def remember(
-    past: Mapping[str, float], kept: float, new: Mapping[str, float]
-) -> dict[str, float]:
+def remember(past: Mapping[str, float], kept: float, new: Mapping[str, float]) -> dict[str, float]:
     """Votes by answer after a visit: the past ones at the share `kept`, and the new ones."""
     votes = {answer: kept * count for answer, count in past.items() if kept * count > 0}
     for answer, count in new.items():
