@@ -93,7 +93,7 @@ LINE = {"id": "q", "answers": ["1", "2"]}
     ("line", "said"),
     [
         ("{", r"not JSON at column 2: Expecting property name"),
-        ('[{"id": "q"},', "not JSON at column 14: .*; write each object on its own line"),
+        ('[{"id": "q"},', "not JSON at column 14: .*, write each object on its own line"),
         ([LINE], "expected an object with id and answers, found list .* on its own line"),
         ('"q"', "expected an object with id and answers, found str 'q'"),
         ("[" * 100_000, "JSON that cannot be read|not JSON"),
@@ -160,7 +160,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, written):
         read_recorded(written(""))
     path = tmp_path / "latin.jsonl"
     path.write_bytes(json.dumps(LINE).encode() + b'\n{"id": "\xe9"}\n')
-    with pytest.raises(DataError, match=r"line 2: not UTF-8 at byte 8 of the line"):
+    with pytest.raises(DataError, match=r"line 2: not UTF-8 at byte 43 of the file; save it as UTF-8"):
         read_recorded(path)
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(LINE).encode())
     assert read_recorded(path)[0].id == "q"

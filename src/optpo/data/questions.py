@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from optpo.errors import DataError
+from optpo.json_lines import ARRAY_HINT, Problems, json_records
 
 EMBEDDED = ("adapt", "unseen")
 """The question sets that come with the library: to adapt on, and to test on afterwards."""
@@ -22,8 +23,6 @@ EMBEDDED = ("adapt", "unseen")
 _LINES = (".jsonl", ".json")
 _PARQUET = ".parquet"
 _DATASET_NAME = re.compile(r"[\w.-]+/[\w.-]+(?P<split>:[^:/]+)?")
-_PROBLEMS_SHOWN = 10
-_ARRAY_HINT = "; the file looks like one JSON array, write each object on its own line"
 
 
 @dataclass(frozen=True)
@@ -93,60 +92,20 @@ def _near_names(path: Path) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-class _Problems:
-    """What is wrong with a source, collected so that a person can repair it in one go."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.problems: list[str] = []
-
-    def add(self, place: str, problem: str) -> None:
-        self.problems.append(f"{self.source}, {place}: {problem}")
-
-    def raise_any(self) -> None:
-        if not self.problems:
-            return
-        shown = self.problems[:_PROBLEMS_SHOWN]
-        more = len(self.problems) - len(shown)
-        raise DataError("\n".join([*shown, *([f"... and {more} more"] if more else [])]))
-
-
 def _from_lines(path: Path, limit: int | None) -> list[Question]:
-    problems = _Problems(str(path))
+    problems = Problems(str(path))
     try:
         with path.open("rb") as file:
-            return _questions(_json_records(file, problems), limit, problems)
+            return _questions(json_records(file, problems), limit, problems)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _json_records(file: Iterable[bytes], problems: _Problems) -> Iterator[tuple[str, Any]]:
-    offset = 0
-    for number, line in enumerate(file, start=1):
-        start, offset = offset, offset + len(line)
-        place = f"line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if text:
-                yield place, json.loads(text)
-        except UnicodeDecodeError as error:
-            # The byte-order mark that utf-8-sig skips does not count in the error's position.
-            mark = 3 if number == 1 and line.startswith(b"\xef\xbb\xbf") else 0
-            hint = "; it looks like UTF-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-            where = start + mark + error.start
-            problems.add(place, f"not UTF-8 at byte {where} of the file{hint}; save it as UTF-8")
-        except json.JSONDecodeError as error:
-            hint = _ARRAY_HINT if text.startswith("[") else ""
-            problems.add(place, f"not JSON at column {error.colno}: {error.msg}{hint}")
-        except (ValueError, RecursionError) as error:
-            problems.add(place, f"JSON that cannot be read: {error}")
 
 
 def _from_parquet(path: Path, limit: int | None) -> list[Question]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    problems = _Problems(str(path))
+    problems = Problems(str(path))
 
     def records() -> Iterator[tuple[str, Any]]:
         number = 0
@@ -178,11 +137,11 @@ def _from_dataset(name: str, limit: int | None) -> list[Question]:
             raise DataError(f"dataset {hub_name} has several splits; name one: {right}")
         loaded = loaded[splits[0]]
     records = ((f"row {number}", record) for number, record in enumerate(loaded, start=1))
-    return _questions(records, limit, _Problems(f"dataset {name}"))
+    return _questions(records, limit, Problems(f"dataset {name}"))
 
 
 def _questions(
-    records: Iterable[tuple[str, Any]], limit: int | None, problems: _Problems
+    records: Iterable[tuple[str, Any]], limit: int | None, problems: Problems
 ) -> list[Question]:
     """Check the records of a source, each with its place ("line 3"), and make questions of them."""
     questions: list[Question] = []
@@ -204,9 +163,9 @@ def _questions(
     return questions
 
 
-def _question(record: Any, place: str, problems: _Problems) -> Question | None:
+def _question(record: Any, place: str, problems: Problems) -> Question | None:
     if not isinstance(record, dict):
-        hint = _ARRAY_HINT if isinstance(record, list) else ""
+        hint = ARRAY_HINT if isinstance(record, list) else ""
         problems.add(place, f"expected an object with a prompt, found {_shown(record)}{hint}")
         return None
     found = len(problems.problems)
@@ -235,7 +194,7 @@ def _as_text(value: str | float) -> str:
 
 
 def _prompt(
-    record: dict[str, Any], place: str, problems: _Problems
+    record: dict[str, Any], place: str, problems: Problems
 ) -> str | tuple[ChatMessage, ...] | None:
     if record.get("prompt") is None:
         near = [name for name in ("question", "problem", "input") if name in record]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optpo.errors import DataError
+from optpo.json_lines import ARRAY_HINT, Problems, json_records
 from optpo.voting.tally import UNPARSED
 
-_PROBLEMS_SHOWN = 10
 # Sums of tokens are exact in floating point below it.
 _MOST_TOKENS = 2**53
 
@@ -57,34 +56,30 @@ def read_recorded(path: str | Path, key: Callable[[str], str] = str.strip) -> li
             which lines and why.
     """
     questions: dict[tuple[str, str | None], RecordedVotes] = {}
-    places: dict[tuple[str, str | None], int] = {}
-    problems: list[str] = []
+    places: dict[tuple[str, str | None], str] = {}
+    problems = Problems(str(path))
     try:
         with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for place, record in json_records(file, problems):
                 try:
-                    record = _record(line, first=number == 1)
-                    if record is None:
-                        continue
                     question = _question(record, key)
                 except _NotVotesError as error:
-                    problems += [f"{path}, line {number}: {problem}" for problem in error.args]
+                    for problem in error.args:
+                        problems.add(place, problem)
                     continue
                 name = (question.id, question.model)
                 if name in questions:
                     model = "" if question.model is None else f" and model {question.model!r}"
-                    problems.append(
-                        f"{path}, line {number}: the same id {question.id!r}{model} as line "
-                        f"{places[name]}; ids must differ, or name another model"
+                    problems.add(
+                        place,
+                        f"the same id {question.id!r}{model} as {places[name]}; ids must differ, or "
+                        "name another model",
                     )
                 questions[name] = question
-                places.setdefault(name, number)
+                places.setdefault(name, place)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if problems:
-        more = len(problems) - _PROBLEMS_SHOWN
-        tail = [f"... and {more} more"] if more > 0 else []
-        raise DataError("\n".join([*problems[:_PROBLEMS_SHOWN], *tail]))
+    problems.raise_any()
     if not questions:
         raise DataError(f"{path} holds no recorded votes; it must hold one JSON object a line")
     return list(questions.values())
@@ -94,26 +89,12 @@ class _NotVotesError(Exception):
     """A line that is no recorded vote; its arguments say why, one a problem."""
 
 
-def _record(line: bytes, first: bool) -> dict[str, Any] | None:
-    """The object on a line, None on an empty one."""
-    hint = "; write each object on its own line" if line.lstrip().startswith(b"[") else ""
-    try:
-        text = line.decode("utf-8-sig" if first else "utf-8").strip()
-        record = json.loads(text) if text else None
-    except UnicodeDecodeError as error:
-        raise _NotVotesError(f"not UTF-8 at byte {error.start} of the line") from error
-    except json.JSONDecodeError as error:
-        raise _NotVotesError(f"not JSON at column {error.colno}: {error.msg}{hint}") from error
-    except (ValueError, RecursionError) as error:
-        raise _NotVotesError(f"JSON that cannot be read: {error}") from error
-    if text and not isinstance(record, dict):
+def _question(record: Any, key: Callable[[str], str]) -> RecordedVotes:
+    if not isinstance(record, dict):
+        hint = ARRAY_HINT if isinstance(record, list) else ""
         raise _NotVotesError(
             f"expected an object with id and answers, found {_shown(record)}{hint}"
         )
-    return record
-
-
-def _question(record: dict[str, Any], key: Callable[[str], str]) -> RecordedVotes:
     problems = list(_problems(record))
     if problems:
         raise _NotVotesError(*problems)
