@@ -1,0 +1,1 @@
+"""The claims of the voting room, a module each; `benchmarks/voting.py` runs them."""
