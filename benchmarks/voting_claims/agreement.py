@@ -8,7 +8,7 @@ The limit is the dynamic programme over (votes so far, votes of leader and runne
 half of the question ids and applied to the other, both ways; so it pays for what half of the
 questions cannot teach, while a rule's level is read off all of them (one number, for rules and
 peers alike). Ratios below 1 are therefore possible. `limit in sample`, fitted on the very votes it
-is applied to, errs the other way: the true limit lies between the two.
+is applied to, shows how much that matters.
 """
 
 from collections.abc import Mapping, Sequence
