@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = ("torch", "transformers", "numpy", "scipy", "matplotlib", "datasets")
 TRAIN = ("torch", "transformers", "peft", "accelerate", "safetensors")
-VERBS = ("adapt", "vote", "evaluate", "replay", "recipes", "report", "resume")
+VERBS = ("adapt", "vote", "evaluate", "replay", "plan", "recipes", "report", "resume")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from optpo import __version__
 from optpo.cli.adapt import Adapt
 from optpo.cli.evaluate import Evaluate
 from optpo.cli.output import OutputClosedError, show, show_aside
+from optpo.cli.plan import Plan
 from optpo.cli.recipes import Recipes
 from optpo.cli.replay import Replay
 from optpo.cli.report import Report
@@ -29,6 +30,7 @@ _VERBS = Union[  # noqa: UP007
     Annotated[Vote, subcommand("vote")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Replay, subcommand("replay")],
+    Annotated[Plan, subcommand("plan")],
     Annotated[Recipes, subcommand("recipes")],
     Annotated[Report, subcommand("report")],
     Annotated[Resume, subcommand("resume")],

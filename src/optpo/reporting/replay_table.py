@@ -1,15 +1,13 @@
 """The tables of a replay, as text for a terminal."""
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optpo.reporting.formatting import amount, decimal, percent
+from optpo.reporting.text_table import as_text, text_table
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_WIDTH_OF_A_FILE = 160
 
 _CLAIMS = {
     None: "claims nothing about errors",
@@ -43,8 +41,8 @@ def replay_tables(rows: Sequence[Mapping[str, Any]], orders: int) -> str:
         ]
         heads = ("rule", "votes", "agreement", "accuracy", "undecided", "agreement\nif decided")
         more = ("accuracy\nif decided", "claimed\nerror", "tokens", "saved")
-        tables.append(_table(title, (*heads, *more), cells))
-    return _as_text(tables)
+        tables.append(text_table(title, (*heads, *more), cells))
+    return as_text(tables)
 
 
 def calibration_tables(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -64,34 +62,5 @@ def calibration_tables(entries: Sequence[Mapping[str, Any]]) -> str:
             for row in entry["bins"]
         ]
         heads = ("confidence", "labels", "questions", "claimed error", "observed error", "interval")
-        parts.append(_table(title, heads, cells) if cells else f"{title}\n")
-    return _as_text([*parts, f"Only decided labels count. Interval: {entries[0]['interval']}."])
-
-
-def _table(title: str, heads: Iterable[str], rows: Iterable[Sequence[str]]) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        title=Text(title, no_wrap=True, overflow="ignore"),
-        title_justify="left",
-    )
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _as_text(parts: "Iterable[Table | str]") -> str:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        for part in parts:
-            console.print(part)
-    return "\n".join(line.rstrip() for line in capture.get().split("\n"))
+        parts.append(text_table(title, heads, cells) if cells else f"{title}\n")
+    return as_text([*parts, f"Only decided labels count. Interval: {entries[0]['interval']}."])

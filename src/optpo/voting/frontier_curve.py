@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optpo.errors import SettingsError
-from optpo.voting.frontier_fit import best_policy, learn_chain, modes_of
+from optpo.voting.frontier_fit import best_policy, learn_chain
 from optpo.voting.frontier_policy import FrontierPolicy
 from optpo.voting.recorded import RecordedVotes
-from optpo.voting.replay import order_of
+from optpo.voting.runs import recorded_runs
 from optpo.voting.tally import Integers, Tallies, Tally
 
 COSTS = tuple(float(cost) for cost in np.geomspace(0.3, 1e-6, 49))
@@ -65,11 +64,11 @@ def frontier_curve(
     votes, agreed = np.zeros(len(costs)), np.zeros(len(costs))
     for fitted, applied in (halves, halves[::-1]):
         chain = learn_chain(Tallies.of([Tally(each.votes) for each in fitted]), cap=cap, seed=seed)
-        runs, agrees = _runs(applied, cap, orders, seed)
+        runs = recorded_runs(applied, cap=cap, orders=orders, seed=seed)
         for place, cost in enumerate(costs):
-            end = first_stop(best_policy(chain, cost), runs)
+            end = first_stop(best_policy(chain, cost), runs.tallies)
             votes[place] += end.sum()
-            agreed[place] += agrees[np.arange(len(end)), end].sum()
+            agreed[place] += runs.right[np.arange(len(end)), end].sum()
     total = len(questions) * orders
     return [
         CurvePoint(cost, float(spent), float(right))
@@ -121,18 +120,3 @@ def first_stop(policy: FrontierPolicy, runs: Tallies) -> Integers:
     stop = policy.stops(runs.total, runs.leader_votes, runs.runner_up_votes)
     stop |= runs.total >= policy.cap
     return np.asarray(stop.argmax(axis=1))
-
-
-def _runs(
-    questions: Sequence[RecordedVotes], cap: int, orders: int, seed: int
-) -> tuple[Tallies, NDArray[np.bool_]]:
-    """Every question in every order, and whether its leader is a mode after each vote."""
-    votes = [
-        np.asarray(question.votes)[order_of(question, number, seed)[:cap]]
-        for question in questions
-        for number in range(orders)
-    ]
-    runs = Tallies(np.array(votes))
-    modes = modes_of(Tallies.of([Tally(question.votes) for question in questions]))
-    rows = np.repeat(np.arange(len(questions)), orders)
-    return runs, modes[rows[:, None], runs.leader]

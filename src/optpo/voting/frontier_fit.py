@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from optpo.errors import SettingsError
 from optpo.voting.beta import leader_is_likelier
 from optpo.voting.frontier_policy import FrontierPolicy
+from optpo.voting.runs import modes_of
 from optpo.voting.tally import NO_VOTE, Floats, Integers, Tallies
 
 # What is assumed of a state weighs as much as so many questions seen in it. Chosen once, on halves
@@ -183,14 +184,6 @@ def in_random_order(votes: Integers, cap: int, rng: np.random.Generator) -> Inte
     """(rows, cap) the first `cap` votes of each row in a random order."""
     keys = np.where(votes == NO_VOTE, 1.0, rng.random(votes.shape))
     return np.take_along_axis(votes, keys.argsort(axis=1)[:, :cap], axis=1)
-
-
-def modes_of(tallies: Tallies) -> NDArray[np.bool_]:
-    """(questions, classes + 1) whether a class has most of all votes; the last column is never."""
-    for scores in tallies.scores():
-        final = scores
-    modes = (final == final.max(axis=1, initial=0)[:, None]) & (final > 0)
-    return np.pad(modes, ((0, 0), (0, 1)))
 
 
 def _visits(tallies: Tallies, cap: int, orders: int, rng: np.random.Generator) -> Floats:
