@@ -1,4 +1,4 @@
-"""A stopping rule learnt from recorded votes: the votes of an error near their least."""
+"""A near-optimal stopping rule, learnt from recorded votes by dynamic programming."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from optpo.voting.tally import Floats, Tallies, Tally
 
 @dataclass(frozen=True)
 class FrontierRule:
-    """Stop where a policy learnt from recorded votes does: near the fewest votes an error costs.
+    """Stop where a policy learnt from recorded votes does: few votes for its errors, near the fewest.
 
     The policy comes from `fit_frontier`. It minimises, over questions like the recorded ones, mean
     votes times the cost of a vote plus the share of wrong labels, by dynamic programming over the
