@@ -38,6 +38,8 @@ RULES: list[StoppingRule] = [
     FixedRule(votes=7),
     FixedRule(votes=6, at_cap="first"),
     BetaRule(cap=12),
+    BetaRule(confidence=0.9, prior_leader=0.0, prior_rival=1.0, cap=11),
+    BetaRule(prior_leader=2.0, prior_rival=3.5, cap=14, at_cap="first"),
     BetaRule(confidence=0.8, floor=3, cap=9, at_cap="leader"),
     OptpoRule(floor=1, cap=12, at_cap="first"),
     OptpoRule(floor=5, cap=9),

@@ -1,9 +1,9 @@
 """Adaptive-Consistency's Beta criterion in closed form (arXiv 2305.11860)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,8 +27,11 @@ class BetaRule:
     """Stop once the leader is probably the likelier of the two first answers (dossier 3).
 
     With v1 votes for the leader, v2 for the runner-up and theta the leader's share of the votes of
-    these two, theta ~ Beta(v1 + 1, v2 + 1). The rule stops when P(theta > 1/2) =
-    I_{1/2}(v2 + 1, v1 + 1), the regularised incomplete beta function, reaches `confidence`.
+    these two, theta ~ Beta(v1 + `prior_leader`, v2 + `prior_rival`). The rule stops when
+    P(theta > 1/2) = I_{1/2}(v2 + prior_rival, v1 + prior_leader), the regularised incomplete beta
+    function, reaches `confidence`. Pseudo-votes of 1 and 1 are the paper's; 0 and 1 make it one
+    minus the p-value of a fair coin, which ConSol (2503.17587) also stops by; more for the rival
+    than for the leader make up for the leader's being whoever happened to be ahead.
 
     It is a heuristic: a Bayesian posterior for two answers fixed beforehand, read after every vote.
     It has no control over stopping at the best moment, ignores that the two were chosen after
@@ -37,6 +40,8 @@ class BetaRule:
 
     Args:
         confidence: in (1/2, 1); the paper's is 0.95.
+        prior_leader: pseudo-votes of the leader, 0 to 1000.
+        prior_rival: pseudo-votes of the runner-up, above 0 and up to 1000.
         floor: fewest votes before it may stop.
         cap: most votes; the paper's is 40.
         at_cap: what becomes of a vote it is not sure of at the cap.
@@ -54,6 +59,8 @@ class BetaRule:
     }
 
     confidence: float = 0.95
+    prior_leader: float = 1.0
+    prior_rival: float = 1.0
     floor: int = 1
     cap: int = 64
     at_cap: AtCap = "abstain"
@@ -62,13 +69,19 @@ class BetaRule:
         problems = []
         if not 0.5 < self.confidence < 1:
             problems.append(f"confidence = {self.confidence!r}: must be above 0.5 and below 1")
+        if not 0 <= self.prior_leader <= 1000:
+            problems.append(f"prior_leader = {self.prior_leader!r}: must be from 0 to 1000 votes")
+        if not 0 < self.prior_rival <= 1000:
+            problems.append(
+                f"prior_rival = {self.prior_rival!r}: must be above 0, up to 1000 votes"
+            )
         problems += budget_problems(self.floor, self.cap, self.at_cap)
         if problems:
             raise SettingsError(problems)
 
     def decide(self, tally: Tally) -> Decision:
         """Say whether the vote is over."""
-        likelier, log_odds = leader_is_likelier(tally.leader_votes, tally.runner_up_votes)
+        likelier, log_odds = self._likelier(tally.leader_votes, tally.runner_up_votes)
         return conclude(
             self,
             tally,
@@ -80,7 +93,7 @@ class BetaRule:
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
-        likelier, log_odds = leader_is_likelier(tallies.leader_votes, tallies.runner_up_votes)
+        likelier, log_odds = self._likelier(tallies.leader_votes, tallies.runner_up_votes)
         return conclude_many(
             self,
             tallies,
@@ -96,43 +109,56 @@ class BetaRule:
             return 0
         # Votes for the leader are the quickest way; the posterior rises with each of them.
         more = np.arange(self.cap - tally.total + 1)
-        likelier, _ = leader_is_likelier(tally.leader_votes + more, tally.runner_up_votes)
+        likelier, _ = self._likelier(tally.leader_votes + more, tally.runner_up_votes)
         enough = (likelier >= self.confidence) & (tally.total + more >= self.floor)
         return int(enough.argmax()) if enough.any() else self.cap - tally.total
 
+    def _likelier(self, first: Any, second: Any) -> tuple[Any, Any]:
+        return leader_is_likelier(first, second, self.prior_leader, self.prior_rival)
 
-def leader_is_likelier(first: Any, second: Any) -> tuple[Floats, Floats]:
-    """P(theta > 1/2) for theta ~ Beta(first + 1, second + 1), and its log odds in nats.
+
+def leader_is_likelier(
+    first: Any, second: Any, prior_leader: float = 1.0, prior_rival: float = 1.0
+) -> tuple[Any, Any]:
+    """P(theta > 1/2) for theta ~ Beta(first + prior_leader, second + prior_rival), and its log odds.
+
+    Votes make few different pairs: one that came before is not worked out again, and of very many
+    at once a table is made.
 
     Args:
-        first: votes of the leader, any shape.
+        first: votes of the leader, a number or any shape.
         second: votes of the runner-up, of a shape that fits.
+        prior_leader: pseudo-votes of the leader, 0 or more.
+        prior_rival: pseudo-votes of the runner-up, above 0.
     """
-    return by_pair(_likelier, first, second)
-
-
-def by_pair(
-    function: Callable[[Any, Any], tuple[Floats, Floats]], first: Any, second: Any
-) -> tuple[Floats, Floats]:
-    """`function(first, second)`, worked out once a pair where both are many whole numbers.
-
-    Votes make few different pairs: a table is many times faster than a special function a vote.
-    """
+    if isinstance(first, int) and isinstance(second, int):
+        return _of_pair(first, second, prior_leader, prior_rival)
     first, second = np.asarray(first), np.asarray(second)
     size = max(first.max(initial=0), second.max(initial=0)) + 1
     whole = first.dtype.kind == second.dtype.kind == "i"
     if not whole or first.size < size * size:
-        return function(first, second)
-    values, logs = function(np.arange(size)[:, None], np.arange(size)[None, :])
+        return _likelier(first, second, prior_leader, prior_rival)
+    leads, rivals = np.arange(size)[:, None], np.arange(size)[None, :]
+    values, logs = _likelier(leads, rivals, prior_leader, prior_rival)
     return values[first, second], logs[first, second]
 
 
-def _likelier(first: NDArray[Any], second: NDArray[Any]) -> tuple[Floats, Floats]:
+@lru_cache(maxsize=65536)
+def _of_pair(first: int, second: int, *prior: float) -> tuple[float, float]:
+    likelier, log_odds = _likelier(np.array(first), np.array(second), *prior)
+    return float(likelier), float(log_odds)
+
+
+def _likelier(
+    first: NDArray[Any], second: NDArray[Any], prior_leader: float, prior_rival: float
+) -> tuple[Floats, Floats]:
     betainc = _betainc()
-    # Beyond some thousand votes the small side underflows; the odds then stay at their largest.
+    # Beyond some thousand votes the small side underflows; the odds then stay at their largest. As
+    # no parameter may be 0, the same number stands for a leader with neither votes nor prior.
     smallest = math.ulp(0.0)
-    likelier = np.asarray(betainc(second + 1.0, first + 1.0, 0.5), dtype=np.float64)
-    unlikelier = np.asarray(betainc(first + 1.0, second + 1.0, 0.5), dtype=np.float64)
+    own, other = np.maximum(first + prior_leader, smallest), second + prior_rival
+    likelier = np.asarray(betainc(other, own, 0.5), dtype=np.float64)
+    unlikelier = np.asarray(betainc(own, other, 0.5), dtype=np.float64)
     log_odds = np.log(np.maximum(likelier, smallest)) - np.log(np.maximum(unlikelier, smallest))
     return likelier, log_odds
 

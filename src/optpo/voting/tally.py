@@ -49,8 +49,8 @@ class Tally:
     carried: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        wrong = [vote for vote in self.votes if vote < UNPARSED]
-        if wrong:
+        if min(self.votes, default=0) < UNPARSED:
+            wrong = [vote for vote in self.votes if vote < UNPARSED]
             raise DataError(f"a vote is a class number from 0, or {UNPARSED} for unparsed: {wrong}")
         if self.weights is not None:
             if len(self.weights) != len(self.votes):
@@ -84,7 +84,9 @@ class Tally:
     @cached_property
     def counts(self) -> dict[int, int]:
         """Votes by class, in the order of the first vote; unparsed votes are left out."""
-        return dict(Counter(vote for vote in self.votes if vote != UNPARSED))
+        counts = Counter(self.votes)
+        counts.pop(UNPARSED, None)
+        return dict(counts)
 
     @cached_property
     def scores(self) -> Mapping[int, float]:
@@ -114,7 +116,8 @@ class Tally:
     @cached_property
     def runner_up_votes(self) -> float:
         """The score of the second class, 0 without one; at a tie the leader's."""
-        return sorted([0, 0, *self.scores.values()])[-2]
+        scores = sorted(self.scores.values())
+        return scores[-2] if len(scores) > 1 else 0
 
     @property
     def seen(self) -> int:
