@@ -75,6 +75,8 @@ def our_rules() -> dict[str, Sweep]:
         "optpo, p0 from votes": [OptpoRule(error=error, **estimated) for error in ERRORS],
         "lead": [LeadRule(by) for by in range(1, 29)],
         "beta": [BetaRule(1 - error) for error in ERRORS],
+        "beta, prior 0 : 1": [BetaRule(1 - error, 0.0, 1.0) for error in ERRORS],
+        "beta, prior 2 : 3": [BetaRule(1 - error, 2.0, 3.0) for error in ERRORS],
         "dirichlet": [DirichletRule(1 - error) for error in ERRORS],
         "predictive": [PredictiveRule(error) for error in ERRORS],
         "predictive, t 1": [PredictiveRule(error, concentration=1.0) for error in ERRORS],

@@ -12,7 +12,16 @@ from optpo.voting import FrontierPolicy
 
 TRAIN = ("torch", "transformers", "peft", "accelerate", "safetensors")
 KEYS = [
-    *("target_error", "floor", "cap", "votes", "shares", "chosen_on", "measured_on"),
+    *(
+        "target_error",
+        "least_error_shown",
+        "floor",
+        "cap",
+        "votes",
+        "shares",
+        "chosen_on",
+        "measured_on",
+    ),
     *("least_votes_for_all_shapes", "least_votes_for_these_shapes", "best", "rows"),
 ]
 ROW_KEYS = ["rule", "target"] + [
@@ -119,6 +128,16 @@ def test_a_target_out_of_reach_is_said_to_be(capsys) -> None:
     out = capsys.readouterr().out
     assert out.count("not reached") == len(shipped_specs())
     assert "No rule reached it and kept it" in out
+
+
+def test_too_few_questions_for_a_target_are_said_to_be(capsys, tmp_path: Path) -> None:
+    """Twenty unanimous questions cannot show an error of 1 %, and the output says what they can."""
+    rows = [{"id": f"q{number}", "answers": ["7"] * 8} for number in range(20)]
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["plan", "--votes", str(path), "--error", "0.01"]) == 0
+    out = capsys.readouterr().out
+    assert "With 10 questions to choose on, no error below 13.9 % can be told from luck" in out
 
 
 def test_the_same_seed_gives_the_same_plan(capsys) -> None:

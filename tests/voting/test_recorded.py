@@ -160,7 +160,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, written):
         read_recorded(written(""))
     path = tmp_path / "latin.jsonl"
     path.write_bytes(json.dumps(LINE).encode() + b'\n{"id": "\xe9"}\n')
-    with pytest.raises(DataError, match=r"line 2: not UTF-8 at byte 43 of the file; save it as UTF-8"):
+    with pytest.raises(
+        DataError, match=r"line 2: not UTF-8 at byte 43 of the file; save it as UTF-8"
+    ):
         read_recorded(path)
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(LINE).encode())
     assert read_recorded(path)[0].id == "q"

@@ -164,6 +164,7 @@ class Plan:
     ) -> dict[str, Any]:
         """The plan as a value that `json` can write; keeps the policy where one was learnt."""
         from optpo.voting.plan import (
+            least_error_shown,
             least_votes_for_all_shapes,
             least_votes_for_these_shapes,
             plan_rules,
@@ -173,6 +174,7 @@ class Plan:
         rows = [self._row(candidate) for candidate in found]
         return {
             "target_error": self.error,
+            "least_error_shown": least_error_shown(sizes["chosen_on"]),
             "floor": self.floor,
             "cap": cap,
             "votes": [str(path) for path in self.votes] or None,

@@ -6,8 +6,6 @@ from typing import Any
 from optpo.reporting.formatting import NOTHING, decimal, percent
 from optpo.reporting.text_table import as_text, text_table
 
-_NONE_KEPT = "No rule reached it and kept it; it may take more votes, or more questions to tell."
-
 
 def plan_table(plan: Mapping[str, Any]) -> str:
     """The rules of a plan with what they cost, the best of them, and the bounds."""
@@ -27,17 +25,29 @@ def plan_table(plan: Mapping[str, Any]) -> str:
         for row in plan["rows"]
     ]
     heads = ("rule", "votes", "interval", "error", "interval", "undecided", "interval", "target")
-    best = plan["best"]
     return as_text(
         [
             text_table(title, heads, cells),
-            f"The fewest votes of those that kept it: {best}" if best else _NONE_KEPT,
+            _best_of(plan),
             "The least mean votes that can err so rarely on every single one of these questions, "
             f"none undecided: {decimal(plan['least_votes_for_these_shapes'])};",
             "and on any question, whatever the shares of its answers: "
             f"{decimal(plan['least_votes_for_all_shapes'])}.",
         ]
     )
+
+
+def _best_of(plan: Mapping[str, Any]) -> str:
+    """The rule to take, or why there is none."""
+    if plan["best"]:
+        return f"The fewest votes of those that kept it: {plan['best']}"
+    least = plan["least_error_shown"]
+    if plan["target_error"] < least:
+        return (
+            f"With {plan['chosen_on']} questions to choose on, no error below {percent(least)} can "
+            "be told from luck: record more questions, or plan for that."
+        )
+    return "No rule reached it and kept it; it may take more votes."
 
 
 def _with_interval(row: Mapping[str, Any], name: str, written: Any) -> tuple[str, str]:

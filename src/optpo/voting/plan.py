@@ -108,6 +108,18 @@ def plan_rules(
     return sorted(candidates, key=lambda each: (each.target == "not reached", each.votes_chosen_on))
 
 
+def least_error_shown(questions: int) -> float:
+    """The smallest target that `plan_rules` can find reached where it chooses on so many questions.
+
+    It is the middle of the interval of no error at all.
+
+    >>> round(least_error_shown(189), 4)
+    0.01
+    """
+    _, low, high = mean_with_interval([0.0] * questions)
+    return (low + high) / 2
+
+
 def levels_of(rule: StoppingRule, cap: int) -> list[StoppingRule]:
     """The rule at every level worth trying, from hasty to patient; itself where it has no level."""
     name = level_setting(rule)
