@@ -212,3 +212,19 @@ def test_a_file_that_was_there_is_replaced_when_all_is_done(capsys, tmp_path: Pa
     assert main(["replay", "bare.jsonl", "--rules", "fixed", "--json", "out.json"]) == 0
     assert json.loads(out.read_text())["rows"][0]["rule"] == "fixed"
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_budgets_of_single_rules_and_folders_are_refused(capsys, tmp_path: Path) -> None:
+    """Floor and cap are those of all rules; a folder is refused before anything is replayed."""
+    path = tmp_path / "votes.jsonl"
+    path.write_text(json.dumps({"id": "q", "answers": ["7"] * 4}) + "\n")
+    assert main(["replay", str(path), "--rules", "lead:floor=4,beta:cap=8"]) == 2
+    err = capsys.readouterr().err
+    assert "rule lead:floor=4: floor is the same for all rules, give it as --floor" in err
+    assert "rule beta:cap=8: cap is the same" in err
+    assert main(["replay", str(path), "--json", str(tmp_path)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
+    assert main(["replay", str(path), "--rules", "fixed:at_cap=first,fixed", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["mean_votes"] for row in json.loads(out)["rows"]] == [4, 4]
+    assert "the cap is 4, as many votes as question 'q' has" in err

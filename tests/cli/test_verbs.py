@@ -278,6 +278,15 @@ def test_what_vote_records_can_be_replayed(capsys) -> None:
     assert (row["questions"], row["mean_votes"], row["agreement"]) == (8, 12, 1)
 
 
+def test_what_a_budget_leaves_no_vote_for_is_not_recorded(capsys) -> None:
+    """A record can always be replayed, also where the budget ended before some questions began."""
+    flags = ["--set", "data.limit=8", "--budget-votes", "3", "--out", "o.jsonl"]
+    assert main(["vote", *flags, "--record", "votes.jsonl"]) == 0
+    recorded = read_recorded("votes.jsonl")
+    assert sum(len(question.votes) for question in recorded) == 3
+    assert len(recorded) < len(Path("o.jsonl").read_text().splitlines()) == 8
+
+
 def voted(capsys, *flags: str) -> tuple[list[dict], dict]:
     """The verdicts and the summary of `optpo vote` on eight questions."""
     name = f"verdicts-{len(list(Path().iterdir()))}.jsonl"

@@ -233,3 +233,9 @@ def test_a_stream_refuses_what_is_no_budget(settings):
     """The setting that is out of range is named."""
     with pytest.raises(SettingsError, match=rf"{next(iter(settings))} = .*must be"):
         VoteStream(**{"votes": 9, "questions": 3} | settings)
+
+
+def test_a_stream_without_questions_has_no_more_votes_than_are_left():
+    """At its end a stream offers what is left and not one more."""
+    assert VoteStream(votes=10, questions=0).most == 10
+    assert VoteStream(votes=0, questions=0).most == 0

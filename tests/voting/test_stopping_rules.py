@@ -179,10 +179,20 @@ def test_a_rule_survives_json(rule):
     assert rule_from_json(json.loads(json.dumps(rule_to_json(rule)))) == rule
 
 
-@pytest.mark.parametrize("value", [{}, {"rule": "bata"}, {"rule": "beta", "confidance": 0.9}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"rule": "bata"},
+        {"rule": ["beta"]},
+        {"rule": "beta", "confidance": 0.9},
+        {"rule": "beta", "confidence": "x"},
+        {"rule": "frontier"},
+    ],
+)
 def test_json_that_is_no_rule_is_refused(value):
-    """An unknown rule or setting is named."""
-    with pytest.raises(DataError, match=r"must be one of|has no confidance"):
+    """An unknown rule or setting, a wrong type and a missing setting are named."""
+    with pytest.raises(DataError, match=r"must be one of|has no confidance|cannot have"):
         rule_from_json(value)
 
 
@@ -194,7 +204,8 @@ def test_json_that_is_no_rule_is_refused(value):
 def test_what_a_rule_cannot_use_it_refuses_with_the_reason(rule, kind, tally):
     """Weights and carried votes are either used, alone and among many, or refused."""
     if kind in rule.refuses:
-        for refused in (lambda: rule.decide(tally), lambda: rule.decide_many(Tallies.of([tally]))):
+        many = Tallies.of([tally] * 200)
+        for refused in (lambda: rule.decide(tally), lambda: rule.decide_many(many)):
             with pytest.raises(SettingsError, match=rf"takes no {kind}: .{{20}}"):
                 refused()
     else:

@@ -146,7 +146,8 @@ class Plan:
         from optpo.voting.sweep import level_setting
 
         given = shipped_specs() if self.rules is None else self.rules.split(",")
-        specs = [spec.strip() for spec in given]
+        # The policy that is learnt stands for the rule frontier.
+        specs = [s for spec in given if (s := spec.strip()) != "frontier" or not self.policy]
         levels: dict[str, Sequence[StoppingRule]] = {}
         for spec, rule in zip(specs, read_rules(specs), strict=True):
             level = f"{level_setting(rule)}="

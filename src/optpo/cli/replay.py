@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from optpo.cli.output import show
+from optpo.cli.output import show, show_aside
 from optpo.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -69,10 +69,17 @@ class Replay:
 
         given = shipped_specs() if self.rules is None else self.rules.split(",")
         specs = list(dict.fromkeys(spec.strip() for spec in given))
-        # A fixed number of votes that nobody has named is all of them.
-        rules = read_rules([f"fixed:votes={self.cap}" if s == "fixed" else s for s in specs])
+        _refuse_budgets(specs)
+        rules = read_rules([self._all_votes(spec) for spec in specs])
         key = AnswerSettings(compare=self.compare).canonical_key
         recorded = {str(path): read_recorded(path, key) for path in self.files}
+        for file, questions in recorded.items():
+            shortest = min(questions, key=lambda question: len(question.votes))
+            if len(shortest.votes) < self.cap:
+                show_aside(
+                    f"{file}: the cap is {len(shortest.votes)}, as many votes as question "
+                    f"{shortest.id!r} has"
+                )
         rows, calibration, panels, limits = [], [], {}, {}
         for file, questions in recorded.items():
             for spec, outcomes in zip(specs, self._replay(file, questions, rules), strict=True):
@@ -96,6 +103,11 @@ class Replay:
         show(replay_tables(rows, self.orders), end="")
         if self.calibration:
             show(calibration_tables(calibration), end="")
+
+    def _all_votes(self, spec: str) -> str:
+        """A fixed number of votes that nobody has named is all of them."""
+        names = [part.split("=")[0] for part in spec.split(":")]
+        return f"{spec}:votes={self.cap}" if names[0] == "fixed" and "votes" not in names else spec
 
     def _check_flags(self) -> None:
         """Refuse what cannot work before anything is read.
@@ -121,6 +133,8 @@ class Replay:
         for flag, path in outputs.items():
             if path and not path.expanduser().parent.is_dir():
                 problems.append(f"{flag} {path}: there is no folder {path.parent}")
+            elif path and path.expanduser().is_dir():
+                problems.append(f"{flag} {path}: is a folder; name a file")
         if problems:
             raise SettingsError(problems)
 
@@ -174,6 +188,23 @@ class Replay:
 
         found = frontier_curve(questions, cap=self.cap, orders=self.orders, seed=self.seed)
         return sorted((point.mean_votes, point.agreement) for point in found)
+
+
+def _refuse_budgets(specs: Sequence[str]) -> None:
+    """Refuse a floor or cap of a single rule: all rules are compared within the same ones.
+
+    Raises:
+        SettingsError: a rule has one; only frontier may name the cap that its policy was fitted to.
+    """
+    problems = [
+        f"rule {spec}: {name} is the same for all rules, give it as --{name}"
+        for spec in specs
+        for name in ("floor", "cap")
+        if any(part.startswith(f"{name}=") for part in spec.split(":"))
+        and not (name == "cap" and spec.startswith("frontier:"))
+    ]
+    if problems:
+        raise SettingsError(problems)
 
 
 def _calibration(outcomes: "Outcomes") -> dict[str, Any]:

@@ -39,7 +39,10 @@ class Vote(SettingsFlags):
     record: Annotated[
         str | None, arg(metavar="FILE", help_behavior_hint="(default: not written)")
     ] = None
-    """Also write each question's votes for `optpo replay`, one question a line as JSON."""
+    """Also write each question's votes for `optpo replay`, one question a line as JSON.
+
+    Without their weights, and without questions that a budget left no vote for.
+    """
     budget_tokens: Annotated[
         int | None, arg(metavar="N", help_behavior_hint="(default: as the rule needs)")
     ] = None
@@ -87,7 +90,8 @@ class Vote(SettingsFlags):
                         }
                     )
 
-                write_record(_recorded(voter, ballot, gold[ballot.prompt_id], model))
+                if ballot.rollouts:
+                    write_record(_recorded(voter, ballot, gold[ballot.prompt_id], model))
 
             gold = {question.id: question.gold for question in questions}
             model = settings.model.name or "embedded"

@@ -40,7 +40,10 @@ def plan_table(plan: Mapping[str, Any]) -> str:
 def _best_of(plan: Mapping[str, Any]) -> str:
     """The rule to take, or why there is none."""
     if plan["best"]:
-        return f"The fewest votes of those that kept it: {plan['best']}"
+        return (
+            f"The fewest votes of those that kept it: {plan['best']} "
+            f"(at floor {plan['floor']} and cap {plan['cap']})"
+        )
     least = plan["least_error_shown"]
     if plan["target_error"] < least:
         return (

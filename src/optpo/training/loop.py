@@ -234,9 +234,12 @@ class _Run:
         name, tally = ballot.prompt_id, ballot.tally
         before = self.store[name]
         new = {ballot.classes.labels[vote]: count for vote, count in tally.counts.items()}
-        settled = ballot.label is not None and new == {before.label: tally.total}
+        # The old label may be written another way this time: classes are compared, not texts.
+        old = ballot.classes.classify(before.label)
+        settled = ballot.decided and tally.counts == {old: tally.total}
         rest = self.settings.tracker.next_rest(before.rest, nothing_to_teach=settled)
-        flipped = self.store.visit(name, ballot.label)
+        same = ballot.decided and ballot.label_class == old
+        flipped = self.store.visit(name, before.label if same else ballot.label)
         votes = remember(carried.get(name, {}), 1.0, new) if name in probes else {}
         self.store.remember(name, votes, probes.get(name, ()), rest)
         return flipped

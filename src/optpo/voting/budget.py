@@ -148,7 +148,8 @@ class VoteStream:
     @property
     def most(self) -> int:
         """The most votes of the next question, so that those behind it still get one each."""
-        return min(self.cap, max(min(1, self.votes), self.votes - self.questions + 1))
+        spare = self.votes - max(1, self.questions) + 1
+        return min(self.cap, max(min(1, self.votes), spare))
 
     def after(self, votes: int) -> VoteStream:
         """The stream after the next question used so many votes."""

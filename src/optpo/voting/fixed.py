@@ -14,7 +14,7 @@ from optpo.voting.tally import Tallies, Tally
 class FixedRule:
     """Stop after exactly `votes` votes; the label is the answer with most of them.
 
-    Ends as `decided` where one answer has most votes, `tied` or `empty` otherwise; never `capped`.
+    Ends as `decided` where one answer has most votes, `tied` or `empty` otherwise.
     Votes may be weighted: the label is then the answer with the highest sum of weights.
 
     The confidence is the posterior probability that the leader is the likelier of the two first

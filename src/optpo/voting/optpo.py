@@ -16,6 +16,7 @@ from optpo.voting.rule import (
     Decision,
     Decisions,
     budget_problems,
+    check_accepted,
     conclude,
     conclude_many,
 )
@@ -168,6 +169,7 @@ class OptpoRule:
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
+        check_accepted(self, tallies)
         evidence = self._log_evidence_many(tallies)
         return conclude_many(
             self,

@@ -31,16 +31,19 @@ def rule_from_json(value: Mapping[str, Any]) -> StoppingRule:
     """Read what `rule_to_json` returned; settings left out have their defaults.
 
     Raises:
-        DataError: the rule or a setting is unknown.
+        DataError: the rule or a setting is unknown, missing or of another type.
         SettingsError: a setting is out of range.
     """
     settings = dict(value)
     name = settings.pop("rule", None)
-    if name not in RULES:
+    if not isinstance(name, str) or name not in RULES:
         raise DataError(f"rule is {name!r}; it must be one of {', '.join(RULES)}")
     kind = resolve_name(RULES[name])
     known = [field.name for field in fields(kind)]
     if unknown := [key for key in settings if key not in known]:
         raise DataError(f"rule {name} has no {', '.join(unknown)}; it has {', '.join(known)}")
-    rule: StoppingRule = kind(**settings)
+    try:
+        rule: StoppingRule = kind(**settings)
+    except TypeError as error:
+        raise DataError(f"rule {name} cannot have the settings {settings}: {error}") from error
     return rule

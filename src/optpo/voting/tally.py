@@ -206,8 +206,9 @@ class Tallies:
             object.__setattr__(self, "weights", weights)
         if self.carried is not None:
             carried = np.asarray(self.carried, dtype=np.float64)
-            if carried.ndim != 2 or len(carried) != len(votes) or not (carried >= 0).all():
-                raise DataError("carried must be (questions, classes), 0 or more each")
+            fits = carried.ndim == 2 and len(carried) == len(votes)
+            if not fits or not ((carried >= 0) & (carried < np.inf)).all():
+                raise DataError("carried must be (questions, classes), 0 or more and finite each")
             object.__setattr__(self, "carried", carried)
 
     @classmethod

@@ -52,9 +52,11 @@ class VoteTracker:
                 0 <= self.least_kept <= self.most_kept
             ),
             f"half_drift is {self.half_drift}; it must be above 0": self.half_drift > 0,
-            f"probes is {self.probes}; it must be 1 or more": self.probes >= 1,
-            f"longest_rest is {self.longest_rest}; it must be 0 (never) or more": (
-                self.longest_rest >= 0
+            f"probes is {self.probes}; it must be a whole number, 1 or more": (
+                type(self.probes) is int and self.probes >= 1
+            ),
+            f"longest_rest is {self.longest_rest}; it must be a whole number, 0 (never) or more": (
+                type(self.longest_rest) is int and self.longest_rest >= 0
             ),
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
