@@ -13,11 +13,14 @@ demo: $(VENV)/.train
 	  rm -rf runs/demo && $(BIN)/optpo adapt --out runs/demo; \
 	fi
 
+# No test needs a network, and none should wait for one.
+test test-fast: export HF_HUB_OFFLINE := 1
+
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile fast
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ torch.set_num_threads(1)
 settings.register_profile(
     "optpo", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# For a quick look (`make test-fast`): fewer examples of each property.
+settings.register_profile("fast", settings.get_profile("optpo"), max_examples=20)
 settings.load_profile("optpo")
 
 VOCABULARY = 96
