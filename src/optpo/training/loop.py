@@ -1,7 +1,7 @@
 """Test-time policy optimization: step by step through the eight stages, saved after every step."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from optpo.errors import RunStoppedError, StorageError
 from optpo.sampling.scheduler import Ballot
 from optpo.sampling.weights import VoteWeight
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from optpo.training.drift import Probe, drifts, take_probes
+from optpo.training.drift import drifts, take_probes
 from optpo.training.evaluation import Voter, accuracy
 from optpo.training.interruption import stop_on_signal
 from optpo.training.ledger import Ledger
@@ -37,7 +37,8 @@ from optpo.training.step_rows import metrics_row, rollout_rows, verdict_rows
 from optpo.training.summary import summarise
 from optpo.training.update import StepTargets, behaviour, make_optimizer, update
 from optpo.training.view import RunView, Tracker
-from optpo.voting import FixedRule, StoppingRule, remember
+from optpo.training.visits import carried_votes, remember_visit
+from optpo.voting import FixedRule, StoppingRule
 
 
 def adapt(
@@ -151,16 +152,27 @@ class _Run:
             list(self.prompts), settings.prompts.questions_per_step, settings.seed, self.step
         )
         names = self.store.awake(scheduled)
-        moved = self._drifts(names)
-        carried = self._carried(names, moved)
+        probes = {name: self.store[name].probes for name in names}
+        moved = drifts(self.policy, self.prompts, probes)
+        carried = carried_votes(self.store, settings.tracker, moved)
         ballots = self.voter.ballots({name: self.prompts[name] for name in names}, carried)
         purpose = f"train {self.step}"
         self._vote(ballots, settings.allocate, purpose, "sampling", settings.vote_weight)
         sampled = time.monotonic()
         audits = self._audit(ballots)
         audited = time.monotonic()
-        probes = self._probes(ballots)
-        flips = [self._remember(ballot, carried, probes) for ballot in ballots]
+        tracker = settings.tracker
+        left = take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
+        flips = [
+            remember_visit(
+                self.store,
+                tracker,
+                ballot,
+                carried=carried.get(ballot.prompt_id, {}),
+                probes=left.get(ballot.prompt_id, ()),
+            )
+            for ballot in ballots
+        ]
         batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
         rewards = settings.reward(batch)
         keep = settings.select(batch, rewards)
@@ -202,47 +214,6 @@ class _Run:
         )
         self.directory.append("metrics.jsonl", [row])
         self._show_step(row)
-
-    def _drifts(self, names: Sequence[str]) -> dict[str, float]:
-        """How far the policy has moved on each question that was asked before."""
-        probes = {name: self.store[name].probes for name in names}
-        return drifts(self.policy, self.prompts, probes)
-
-    def _carried(
-        self, names: Sequence[str], moved: Mapping[str, float]
-    ) -> dict[str, dict[str, float]]:
-        """The votes of earlier visits that still count, by question and answer."""
-        tracker = self.settings.tracker
-        return {
-            name: remember(self.store[name].votes, tracker.kept(moved[name]), {})
-            for name in names
-            if name in moved
-        }
-
-    def _probes(self, ballots: Sequence[Ballot]) -> dict[str, tuple[Probe, ...]]:
-        """Rollouts to measure the drift by at the next visit; none where nothing is carried."""
-        tracker = self.settings.tracker
-        return take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
-
-    def _remember(
-        self,
-        ballot: Ballot,
-        carried: Mapping[str, Mapping[str, float]],
-        probes: Mapping[str, tuple[Probe, ...]],
-    ) -> bool | None:
-        """Record a visit; whether the question's label changed, none if there was none."""
-        name, tally = ballot.prompt_id, ballot.tally
-        before = self.store[name]
-        new = {ballot.classes.labels[vote]: count for vote, count in tally.counts.items()}
-        # The old label may be written another way this time: classes are compared, not texts.
-        old = ballot.classes.classify(before.label)
-        settled = ballot.decided and tally.counts == {old: tally.total}
-        rest = self.settings.tracker.next_rest(before.rest, nothing_to_teach=settled)
-        same = ballot.decided and ballot.label_class == old
-        flipped = self.store.visit(name, before.label if same else ballot.label)
-        votes = remember(carried.get(name, {}), 1.0, new) if name in probes else {}
-        self.store.remember(name, votes, probes.get(name, ()), rest)
-        return flipped
 
     def _update(self, batch: RolloutBatch, rewards: Tensor) -> tuple[dict[str, float], Tensor]:
         """Move the policy by the rollouts kept; returns metrics, and mean advantages a rollout."""

@@ -1,11 +1,10 @@
 """What a visit leaves behind: labels are compared by meaning, not by how they are written."""
 
-from types import SimpleNamespace
-
 from optpo.data import AnswerClasses, AnswerSettings
 from optpo.sampling.scheduler import Ballot
-from optpo.training.loop import _Run
+from optpo.training.drift import Probe
 from optpo.training.prompt_state import PromptStore
+from optpo.training.visits import carried_votes, remember_visit
 from optpo.voting import OptpoRule, Tally, VoteTracker
 
 NUMERIC = AnswerSettings(extract="last-number", compare="numeric")
@@ -16,9 +15,7 @@ def visit(store: PromptStore, *answers: str) -> bool | None:
     classes = AnswerClasses(NUMERIC)
     tally = Tally(tuple(classes.classify(answer) for answer in answers))
     ballot = Ballot("q", (1,), classes, tally, decision=OptpoRule(floor=1).decide(tally))
-    settings = SimpleNamespace(tracker=VoteTracker(longest_rest=4))
-    run = SimpleNamespace(store=store, settings=settings)
-    return _Run._remember(run, ballot, {}, {})  # type: ignore[arg-type]
+    return remember_visit(store, VoteTracker(longest_rest=4), ballot, carried={}, probes=())
 
 
 def test_an_answer_written_another_way_is_no_new_label() -> None:
@@ -39,3 +36,17 @@ def test_votes_that_do_not_all_agree_keep_a_question_awake() -> None:
     assert store["q"].rest == 0
     assert visit(store, "72", "5") is None
     assert (store["q"].label, store["q"].rest) == ("72", 0)
+
+
+def test_votes_are_carried_with_their_probes_and_fade_with_the_drift() -> None:
+    """Half a half-life of .06 nats keeps 2^-1/2; without probes nothing is kept."""
+    store, tracker = PromptStore(), VoteTracker(most_kept=0.9)
+    classes = AnswerClasses(NUMERIC)
+    tally = Tally((classes.classify("7"), classes.classify("7"), classes.classify("8")))
+    ballot = Ballot("q", (1,), classes, tally, decision=OptpoRule(floor=1).decide(tally))
+    probe = Probe((5,), (-0.5,))
+    remember_visit(store, tracker, ballot, carried={"7": 1.5}, probes=(probe,))
+    assert (store["q"].votes, store["q"].probes) == ({"7": 3.5, "8": 1}, (probe,))
+    assert carried_votes(store, tracker, {"q": 0.03})["q"]["7"] == 3.5 * 2**-0.5
+    remember_visit(store, tracker, ballot, carried={"7": 1.5}, probes=())
+    assert store["q"].votes == {}

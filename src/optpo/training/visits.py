@@ -1,0 +1,45 @@
+"""What a visit of a question brings along from the last one, and what it leaves for the next."""
+
+from collections.abc import Mapping
+
+from optpo.sampling.scheduler import Ballot
+from optpo.training.drift import Probe
+from optpo.training.prompt_state import PromptStore
+from optpo.voting import VoteTracker, remember
+
+
+def carried_votes(
+    store: PromptStore, tracker: VoteTracker, moved: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """The votes of earlier visits that still count, by question and answer.
+
+    `moved` holds the drift, nats a token, of each question that left probes at its last visit.
+    """
+    return {
+        name: remember(store[name].votes, tracker.kept(drift), {}) for name, drift in moved.items()
+    }
+
+
+def remember_visit(
+    store: PromptStore,
+    tracker: VoteTracker,
+    ballot: Ballot,
+    *,
+    carried: Mapping[str, float],
+    probes: tuple[Probe, ...],
+) -> bool | None:
+    """Record a visit that has ended; whether the question's label changed, none if there was none.
+
+    Votes are kept only with probes, without which nobody could say how far they still count.
+    """
+    name, tally = ballot.prompt_id, ballot.tally
+    before = store[name]
+    # The old label may be written another way this time: classes are compared, not texts.
+    old = ballot.classes.classify(before.label)
+    settled = ballot.decided and tally.counts == {old: tally.total}
+    rest = tracker.next_rest(before.rest, nothing_to_teach=settled)
+    same = ballot.decided and ballot.label_class == old
+    flipped = store.visit(name, before.label if same else ballot.label)
+    new = {ballot.classes.labels[vote]: count for vote, count in tally.counts.items()}
+    store.remember(name, remember(carried, 1.0, new) if probes else {}, probes, rest)
+    return flipped
