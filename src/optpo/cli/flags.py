@@ -1,4 +1,4 @@
-"""The flags of every verb that asks a model: which recipe, model, questions and settings."""
+"""The flags that several verbs share: which model, questions and settings, and what bounds a replay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,3 +92,12 @@ def missing_packages() -> list[str]:
     return [
         name for name in ("torch", "transformers", "peft", "safetensors") if find_spec(name) is None
     ]
+
+
+def budget_flag_problems(cap: int, floor: int, orders: int) -> list[str]:
+    """What is wrong with the flags --cap, --floor and --orders of a verb that replays votes."""
+    flags = {"--cap": cap, "--floor": floor, "--orders": orders}
+    problems = [f"{flag} is {n}; it must be 1 or more" for flag, n in flags.items() if n < 1]
+    if not problems and floor > cap:
+        problems.append(f"--floor is {floor}; it must not be above --cap, {cap}")
+    return problems

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
+from optpo.cli.flags import budget_flag_problems
 from optpo.cli.output import show
 from optpo.errors import SettingsError
 
@@ -78,10 +79,7 @@ class Plan:
         Raises:
             SettingsError: everything that is wrong with the flags.
         """
-        budget = {"--cap": self.cap, "--floor": self.floor, "--orders": self.orders}
-        problems = [f"{flag} is {n}; it must be 1 or more" for flag, n in budget.items() if n < 1]
-        if not problems and self.floor > self.cap:
-            problems.append(f"--floor is {self.floor}; it must not be above --cap, {self.cap}")
+        problems = budget_flag_problems(self.cap, self.floor, self.orders)
         if not 0 < self.error < 0.5:
             problems.append(f"--error is {self.error}; it must be above 0 and below 0.5")
         if bool(self.shares) == bool(self.votes):
@@ -141,18 +139,15 @@ class Plan:
 
     def _levels(self, cap: int) -> "dict[str, Sequence[StoppingRule]]":
         """The rules at all their levels, named without the level."""
-        from optpo.recipes.rule_specs import read_rules, shipped_specs
+        from optpo.recipes.rule_specs import read_rules, shipped_specs, without_level
         from optpo.voting.plan import levels_of
-        from optpo.voting.sweep import level_setting
 
         given = shipped_specs() if self.rules is None else self.rules.split(",")
         # The policy that is learnt stands for the rule frontier.
         specs = [s for spec in given if (s := spec.strip()) != "frontier" or not self.policy]
         levels: dict[str, Sequence[StoppingRule]] = {}
         for spec, rule in zip(specs, read_rules(specs), strict=True):
-            level = f"{level_setting(rule)}="
-            name = ":".join(part for part in spec.split(":") if not part.startswith(level))
-            levels[name] = levels_of(rule, cap)
+            levels[without_level(spec, rule)] = levels_of(rule, cap)
         return levels
 
     def _plan(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from optpo.cli.flags import budget_flag_problems
 from optpo.cli.output import show, show_aside
 from optpo.errors import SettingsError
 
@@ -115,10 +116,7 @@ class Replay:
         Raises:
             SettingsError: everything that is wrong with the flags.
         """
-        budget = {"--cap": self.cap, "--floor": self.floor, "--orders": self.orders}
-        problems = [f"{flag} is {n}; it must be 1 or more" for flag, n in budget.items() if n < 1]
-        if not problems and self.floor > self.cap:
-            problems.append(f"--floor is {self.floor}; it must not be above --cap, {self.cap}")
+        problems = budget_flag_problems(self.cap, self.floor, self.orders)
         if not self.files:
             problems.append("replay needs recorded votes: optpo replay FILE ...")
         if self.plot:
@@ -167,13 +165,13 @@ class Replay:
         rules: "Sequence[StoppingRule]",
     ) -> "dict[str, Curve]":
         """Mean votes and agreement of each rule at all its levels, named without the level."""
+        from optpo.recipes.rule_specs import without_level
         from optpo.voting.replay import row_of
-        from optpo.voting.sweep import at_every_level, level_setting
+        from optpo.voting.sweep import at_every_level
 
         curves: dict[str, Curve] = {}
         for spec, rule in zip(specs, rules, strict=True):
-            level = f"{level_setting(rule)}="
-            name = ":".join(part for part in spec.split(":") if not part.startswith(level))
+            name = without_level(spec, rule)
             if name not in curves:
                 found = self._replay(file, questions, at_every_level(rule))
                 points = [(row["mean_votes"], row["agreement"]) for row in map(row_of, found)]

@@ -11,6 +11,7 @@ from optpo.recipes.reading import parse_yaml
 from optpo.recipes.registry import part_class, parts
 from optpo.stopping_rules import RULES
 from optpo.voting.rule import StoppingRule
+from optpo.voting.sweep import level_setting
 
 
 def read_rules(specs: Sequence[str]) -> list[StoppingRule]:
@@ -78,6 +79,16 @@ def read_rule(spec: str) -> StoppingRule:
         else:
             return rule
     raise SettingsError([f"rule {spec}: {problem}" for problem in problems])
+
+
+def without_level(spec: str, rule: StoppingRule) -> str:
+    """The specification of a rule without the setting that says how sure it wants to be.
+
+    >>> without_level("beta:confidence=0.9:prior_rival=2", read_rule("beta"))
+    'beta:prior_rival=2'
+    """
+    level = f"{level_setting(rule)}="
+    return ":".join(part for part in spec.split(":") if not part.startswith(level))
 
 
 def shipped_specs() -> list[str]:

@@ -10,8 +10,9 @@ import numpy as np
 from optpo.errors import EngineError, SettingsError
 from optpo.sampling.engine import Completion, Engine
 from optpo.sampling.scheduler import Ballot, Reader, count_votes, submit_next
-from optpo.voting import Decision, StoppingRule, Tally, value_of_next_vote
+from optpo.voting import StoppingRule, value_of_next_vote
 from optpo.voting.budget import expected_cost
+from optpo.voting.rule import undecided_kind
 
 FEWEST_IN_FLIGHT = 8
 """With 32 questions or more a rollout for every fourth question is in flight instead. A launch reads
@@ -136,7 +137,8 @@ def take_votes_within(
         launch()
     for ballot in ballots:
         if ballot.decision is not None and not ballot.decision.stop:
-            ballot.decision = _cut_short(ballot.decision, ballot.tally)
+            kind = undecided_kind(ballot.tally.leader is not None, ballot.tally.tied)
+            ballot.decision = replace(ballot.decision, stop=True, kind=kind)
             end(ballot)
 
 
@@ -174,12 +176,3 @@ class _Queue:
         mean = self._spent.sum() / max(1.0, self._votes.sum()) or 1.0
         worth = self._value / expected_cost(self._spent, self._votes, mean)
         return int(np.where(self._waits, worth, -1.0).argmax())
-
-
-def _cut_short(decision: Decision, tally: Tally) -> Decision:
-    """The end of a vote that goes on by the rule, but not by the budget."""
-    named = tally.leader is not None
-    kind: Literal["tied", "capped", "empty"] = (
-        "tied" if tally.tied else "capped" if named else "empty"
-    )
-    return replace(decision, stop=True, kind=kind)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from optpo.errors import DataError
 from optpo.voting.tally import UNPARSED
 
-_NORMAL_QUANTILE = 1.959963984540054
+NORMAL_QUANTILE = 1.959963984540054
 """Of 0.975: the intervals have level 0.95."""
 
 
@@ -32,7 +32,7 @@ def mean_with_interval(shares: Sequence[float]) -> tuple[float, float, float]:
     wrong = [share for share in shares if not 0 <= share <= 1]
     if wrong or not shares:
         raise DataError(f"shares must lie in [0, 1], one or more, found {wrong[:5] or 'none'}")
-    count, z2 = len(shares), _NORMAL_QUANTILE**2
+    count, z2 = len(shares), NORMAL_QUANTILE**2
     mean = math.fsum(shares) / count
     centre = (mean + z2 / (2 * count)) / (1 + z2 / count)
     half = math.sqrt(z2 * mean * (1 - mean) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)

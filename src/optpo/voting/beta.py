@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optpo.errors import SettingsError
+from optpo.voting.look_ahead import fewest_votes_for_the_leader
 from optpo.voting.rule import (
     AtCap,
     Claim,
@@ -104,14 +105,11 @@ class BetaRule:
         )
 
     def look_ahead(self, tally: Tally) -> int:
-        """Return the fewest further votes that could end the test if they all agreed."""
-        if self.decide(tally).stop:
-            return 0
-        # Votes for the leader are the quickest way; the posterior rises with each of them.
-        more = np.arange(self.cap - tally.total + 1)
-        likelier, _ = self._likelier(tally.leader_votes + more, tally.runner_up_votes)
-        enough = (likelier >= self.confidence) & (tally.total + more >= self.floor)
-        return int(enough.argmax()) if enough.any() else self.cap - tally.total
+        """Return the fewest further votes that could end the test if they all agreed.
+
+        Votes for the leader are the quickest way; the posterior rises with each of them.
+        """
+        return fewest_votes_for_the_leader(self, tally)
 
     def _likelier(self, first: Any, second: Any) -> tuple[Any, Any]:
         return leader_is_likelier(first, second, self.prior_leader, self.prior_rival)

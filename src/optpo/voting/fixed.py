@@ -74,7 +74,7 @@ class FixedRule:
             self,
             tallies,
             at_cap=self.at_cap,
-            sure=likelier < 0,
+            sure=False,
             confidence=likelier,
             log_evidence=log_odds,
         )

@@ -127,8 +127,6 @@ class FrontierRule:
 
     def look_ahead(self, tally: Tally) -> int:
         """Return the fewest further votes that could end the test if they all agreed."""
-        if self.decide(tally).stop:
-            return 0
         return fewest_votes_for_the_leader(self, tally)
 
     def _judge(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from optpo.errors import SettingsError
-from optpo.voting.accuracy import mean_with_interval
+from optpo.voting.accuracy import NORMAL_QUANTILE, mean_with_interval
 from optpo.voting.bounds import known_shape_rate, least_mean_votes
 from optpo.voting.frontier import FrontierRule
 from optpo.voting.frontier_curve import COSTS
@@ -26,7 +26,6 @@ from optpo.voting.sweep import level_setting
 from optpo.voting.tally import Tallies, Tally
 
 _ERRORS = [float(f"{error:.3g}") for error in np.geomspace(0.45, 1e-4, 48)]
-_NORMAL_QUANTILE = 1.959963984540054
 
 Interval = tuple[float, float, float]
 """A mean over questions, and the low and high end of its 95 % interval."""
@@ -217,7 +216,7 @@ class _Figures:
             for weights in (np.ones(len(end)), decided, wrong, end)
         )
         mean_votes = votes / asked
-        half = _NORMAL_QUANTILE * float(mean_votes.std() / math.sqrt(len(mean_votes)))
+        half = NORMAL_QUANTILE * float(mean_votes.std() / math.sqrt(len(mean_votes)))
         middle = float(mean_votes.mean())
         named = labels > 0
         return cls(

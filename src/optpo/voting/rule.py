@@ -74,8 +74,7 @@ class Decisions:
         if self.decided[place]:
             kind = "decided"
         elif self.stop[place]:
-            empty, tied = leader < 0, bool(self.tallies.tied[place])
-            kind = "empty" if empty else "tied" if tied else "capped"
+            kind = undecided_kind(leader >= 0, bool(self.tallies.tied[place]))
         return Decision(
             stop=bool(self.stop[place]),
             kind=kind,
@@ -151,6 +150,11 @@ def budget_problems(floor: int, cap: int, at_cap: str = "abstain") -> list[str]:
     return problems
 
 
+def undecided_kind(named: bool, tied: bool) -> Kind:
+    """How a vote ended that nobody is sure of: with a leader or without, or with two."""
+    return "empty" if not named else "tied" if tied else "capped"
+
+
 def check_accepted(rule: StoppingRule, tally: Tally | Tallies) -> None:
     """Refuse weights or carried votes that the rule cannot use, with the reason.
 
@@ -180,7 +184,7 @@ def conclude(
         kind = "decided"
     elif tally.total >= rule.cap:
         taken = named and (at_cap == "first" or (at_cap == "leader" and not tally.tied))
-        kind = "decided" if taken else "tied" if tally.tied else "capped" if named else "empty"
+        kind = "decided" if taken else undecided_kind(named, tally.tied)
     claimed = float(confidence) if named else 0.0
     return Decision(kind is not None, kind, tally.leader, claimed, float(log_evidence))
 
@@ -190,7 +194,7 @@ def conclude_many(
     tallies: Tallies,
     *,
     at_cap: AtCap,
-    sure: NDArray[np.bool_],
+    sure: NDArray[np.bool_] | bool,
     confidence: Floats,
     log_evidence: Floats,
 ) -> Decisions:
