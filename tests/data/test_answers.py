@@ -232,8 +232,10 @@ def test_no_text_makes_it_raise(extract, compare, text):
 def test_a_rollout_that_repeats_itself_does_not_hang(extract, piece):
     """A hundred thousand repetitions cost what their length costs (the suite has a time limit)."""
     settings = AnswerSettings(extract, compare="numeric")
-    settings.extract_answer(piece * 100_000)
-    settings.canonical_key(piece * 100_000)
+    text = piece * 100_000
+    answer = settings.extract_answer(text)
+    assert answer is None or answer in text
+    assert isinstance(settings.canonical_key(text), str)
 
 
 def test_unknown_settings_are_all_named():

@@ -1,6 +1,7 @@
 """Models that can be trained packed, and those that cannot."""
 
 import pytest
+import torch
 from transformers import (
     FalconConfig,
     FalconForCausalLM,
@@ -27,8 +28,12 @@ PROMPTS = [(3, 4, 5, 6), (7, 8), (9,)]
 def test_a_packable_model_passes() -> None:
     """Llama attends through the interface, packed as plain; a prompt of one token is passed over."""
     policy = Policy(LlamaForCausalLM(LlamaConfig(**SMALL)).eval(), None, (2,))
+    weights = {name: value.clone() for name, value in policy.model.state_dict().items()}
     check_training(policy, PROMPTS)
     check_training(policy, [(9,)])
+    left = policy.model.state_dict()
+    assert all(torch.equal(value, left[name]) for name, value in weights.items())
+    assert all(parameter.grad is None for parameter in policy.model.parameters())
 
 
 @pytest.mark.parametrize(
