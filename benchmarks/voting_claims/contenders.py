@@ -26,7 +26,7 @@ from optpo.voting import (
     Tallies,
     WindowRule,
 )
-from optpo.voting.rule import conclude_many
+from optpo.voting.rule import AtCap, conclude_many
 
 INSTALL = """pip install --no-deps AdaptiveConsistency==1.0.0 consol==0.3.0
 pip install pydantic"""
@@ -50,6 +50,7 @@ class Contender:
 
     claims: ClassVar[None] = None
     refuses: ClassVar[Mapping[str, str]] = {}
+    at_cap: ClassVar[AtCap] = "abstain"
 
     stops: Callable[[Tallies], NDArray[np.bool_]]
     floor: int = 1
@@ -59,9 +60,7 @@ class Contender:
         """Say of many questions after every vote whether it is over."""
         sure = self.stops(tallies)
         none = np.zeros(sure.shape)
-        return conclude_many(
-            self, tallies, at_cap="abstain", sure=sure, confidence=none, log_evidence=none
-        )
+        return conclude_many(self, tallies, sure=sure, confidence=none, log_evidence=none)
 
 
 def our_rules() -> dict[str, Sweep]:

@@ -86,7 +86,6 @@ class BetaRule:
         return conclude(
             self,
             tally,
-            at_cap=self.at_cap,
             sure=likelier >= self.confidence,
             confidence=likelier,
             log_evidence=log_odds,
@@ -98,7 +97,6 @@ class BetaRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=likelier >= self.confidence,
             confidence=likelier,
             log_evidence=log_odds,

@@ -81,7 +81,7 @@ class CurtailedRule:
         if self._reckons_with_ties(tally):
             earlier = takewhile(lambda number: number != tally.leader, tally.scores)
             rival = max([rival - 1, *(tally.scores[number] for number in earlier)])
-        return conclude(self, tally, at_cap=self.at_cap, **self._reading(tally, rival))
+        return conclude(self, tally, **self._reading(tally, rival))
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
@@ -94,7 +94,7 @@ class CurtailedRule:
                 earlier = np.arange(scores.shape[1]) < leader[:, n, None]
                 strongest = np.where(earlier, scores, -1).max(axis=1, initial=-1)
                 np.maximum(rival[:, n], strongest, out=rival[:, n])
-        return conclude_many(self, tallies, at_cap=self.at_cap, **self._reading(tallies, rival))
+        return conclude_many(self, tallies, **self._reading(tallies, rival))
 
     def look_ahead(self, tally: Tally) -> int:
         """Return the fewest further votes that could end the test if they all agreed.

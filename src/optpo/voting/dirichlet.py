@@ -102,7 +102,6 @@ class DirichletRule:
         return conclude(
             self,
             tally,
-            at_cap=self.at_cap,
             sure=error <= self._largest_error,
             confidence=1 - error,
             log_evidence=_log_odds(error),
@@ -122,7 +121,6 @@ class DirichletRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=errors <= self._largest_error,
             confidence=1 - errors,
             log_evidence=_log_odds(errors),

@@ -110,7 +110,6 @@ class EprocessRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=evidence >= -np.log(self.error),
             confidence=-np.expm1(-evidence),
             log_evidence=evidence,

@@ -63,9 +63,7 @@ class FixedRule:
     def decide(self, tally: Tally) -> Decision:
         """Say whether all votes are in, and which answer has most."""
         likelier, log_odds = leader_is_likelier(tally.leader_votes, tally.runner_up_votes)
-        return conclude(
-            self, tally, at_cap=self.at_cap, sure=False, confidence=likelier, log_evidence=log_odds
-        )
+        return conclude(self, tally, sure=False, confidence=likelier, log_evidence=log_odds)
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
@@ -73,7 +71,6 @@ class FixedRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=False,
             confidence=likelier,
             log_evidence=log_odds,

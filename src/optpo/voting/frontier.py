@@ -105,7 +105,6 @@ class FrontierRule:
         return conclude(
             self,
             tally,
-            at_cap=self.at_cap,
             sure=sure,
             confidence=confidence,
             log_evidence=evidence,
@@ -119,7 +118,6 @@ class FrontierRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=sure,
             confidence=confidence,
             log_evidence=evidence,

@@ -74,11 +74,11 @@ class LeadRule:
 
     def decide(self, tally: Tally) -> Decision:
         """Say whether the vote is over."""
-        return conclude(self, tally, at_cap=self.at_cap, **self._standing(tally))
+        return conclude(self, tally, **self._standing(tally))
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
-        return conclude_many(self, tallies, at_cap=self.at_cap, **self._standing(tallies))
+        return conclude_many(self, tallies, **self._standing(tallies))
 
     def look_ahead(self, tally: Tally) -> int:
         """Return the fewest further votes that could end the test if they all agreed."""

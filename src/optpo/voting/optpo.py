@@ -161,7 +161,6 @@ class OptpoRule:
         return conclude(
             self,
             tally,
-            at_cap=self.at_cap,
             sure=evidence >= self.log_threshold,
             confidence=0.5 * (1 + math.tanh(0.5 * evidence)),
             log_evidence=evidence,
@@ -174,7 +173,6 @@ class OptpoRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=evidence >= self.log_threshold,
             confidence=0.5 * (1 + np.tanh(0.5 * evidence)),
             log_evidence=evidence,

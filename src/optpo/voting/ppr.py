@@ -104,7 +104,6 @@ class PprRule:
         return conclude(
             self,
             tally,
-            at_cap=self.at_cap,
             sure=evidence >= -np.log(self.error),
             confidence=-np.expm1(-evidence),
             log_evidence=evidence,
@@ -119,7 +118,6 @@ class PprRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=evidence >= -np.log(self.error),
             confidence=-np.expm1(-evidence),
             log_evidence=evidence,

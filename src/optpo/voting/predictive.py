@@ -104,7 +104,7 @@ class PredictiveRule:
             first, n = tally.counts[tally.leader], tally.total
             rivals = [votes for number, votes in tally.counts.items() if number != tally.leader]
             chance = new[n][first] + sum(seen[n][first, votes] for votes in rivals)
-        return conclude(self, tally, at_cap=self.at_cap, **self._reading(chance))
+        return conclude(self, tally, **self._reading(chance))
 
     def decide_many(self, tallies: Tallies) -> Decisions:
         """Say the same of many questions at once."""
@@ -120,7 +120,7 @@ class PredictiveRule:
             chance[:, n] = by_rival.sum(axis=1) + new[n][first]
         # A question with fewer votes keeps the chance that it had after its last.
         chance = np.take_along_axis(chance, tallies.total, axis=1)
-        return conclude_many(self, tallies, at_cap=self.at_cap, **self._reading(chance))
+        return conclude_many(self, tallies, **self._reading(chance))
 
     def look_ahead(self, tally: Tally) -> int:
         """Return the fewest further votes that could end the test if they all agreed.

@@ -115,6 +115,11 @@ class StoppingRule(Protocol):
         """The votes at which the rule stops in any case."""
         ...
 
+    @property
+    def at_cap(self) -> AtCap:
+        """What becomes of a vote at the cap that the rule is not sure of."""
+        ...
+
     def decide(self, tally: Tally) -> Decision:
         """Say whether the vote is over.
 
@@ -171,7 +176,6 @@ def conclude(
     rule: StoppingRule,
     tally: Tally,
     *,
-    at_cap: AtCap,
     sure: Any,
     confidence: Any,
     log_evidence: Any,
@@ -183,7 +187,7 @@ def conclude(
     if named and sure and tally.total >= rule.floor:
         kind = "decided"
     elif tally.total >= rule.cap:
-        taken = named and (at_cap == "first" or (at_cap == "leader" and not tally.tied))
+        taken = named and (rule.at_cap == "first" or (rule.at_cap == "leader" and not tally.tied))
         kind = "decided" if taken else undecided_kind(named, tally.tied)
     claimed = float(confidence) if named else 0.0
     return Decision(kind is not None, kind, tally.leader, claimed, float(log_evidence))
@@ -193,7 +197,6 @@ def conclude_many(
     rule: StoppingRule,
     tallies: Tallies,
     *,
-    at_cap: AtCap,
     sure: NDArray[np.bool_] | bool,
     confidence: Floats,
     log_evidence: Floats,
@@ -202,8 +205,8 @@ def conclude_many(
     check_accepted(rule, tallies)
     named, over = tallies.leader >= 0, tallies.total >= rule.cap
     decided = sure & named & (tallies.total >= rule.floor)
-    if at_cap != "abstain":
-        decided |= over & named & ((at_cap == "first") | ~tallies.tied)
+    if rule.at_cap != "abstain":
+        decided |= over & named & ((rule.at_cap == "first") | ~tallies.tied)
     return Decisions(
         tallies, decided | over, decided, np.where(named, confidence, 0.0), log_evidence
     )

@@ -81,7 +81,6 @@ class WindowRule:
         return conclude(
             self,
             tally,
-            at_cap=self.at_cap,
             sure=seen[0, -1] and not tally.tied,
             confidence=likelier,
             log_evidence=log_odds,
@@ -93,7 +92,6 @@ class WindowRule:
         return conclude_many(
             self,
             tallies,
-            at_cap=self.at_cap,
             sure=self._unanimous_window_seen(tallies.votes) & ~tallies.tied,
             confidence=likelier,
             log_evidence=log_odds,
