@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from optpo.batch import Rollout, pack
+from optpo.batch import pack
+from optpo.rollout import Rollout
 from optpo.training.policy import Policy
 
 torch.set_num_threads(1)

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.batch import Rollout, pack, segment_mean, segment_spread, segment_std, segment_sum
+from optpo.batch import pack, segment_mean, segment_spread, segment_std, segment_sum
+from optpo.rollout import Rollout
 
 token = st.integers(0, 500)
 rollout = st.builds(

@@ -1,34 +1,12 @@
-"""Rollouts, the ragged batch that holds many of them end to end, and reductions by group."""
+"""The ragged batch that holds many rollouts end to end, and reductions by group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One sampled completion of one question.
-
-    `logps` are the log-probs (nats) of the sampled tokens under the policy `version` that drew
-    them, at the sampling temperature and before any truncation (top-p and the like).
-    `vote` is the answer class within the question, -1 where no answer was found.
-    """
-
-    prompt_id: str
-    index: int
-    version: int
-    prompt_tokens: tuple[int, ...]
-    tokens: tuple[int, ...]
-    logps: tuple[float, ...]
-    finish: FinishReason
-    text: str = ""
-    answer: str | None = None
-    vote: int = -1
+from optpo.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -99,7 +77,7 @@ class RolloutBatch:
 def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutBatch:
     """Lay groups of rollouts end to end; `labels` holds the decided answer class a group, -1 none.
 
-    Raises ValueError for an empty group, prompt or completion, or log-probs missing.
+    Raises ValueError for an empty group, prompt or completion, or tokens or log-probs missing.
     """
     if len(groups) != len(labels):
         raise ValueError(f"{len(groups)} groups but {len(labels)} labels")
@@ -111,6 +89,11 @@ def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutB
     if any(len(rollout.prompt_tokens) == 0 for rollout in rollouts):
         raise ValueError("a rollout without a prompt cannot be packed: nothing predicts its begin")
     for rollout in rollouts:
+        if min(rollout.tokens) < 0:
+            raise ValueError(
+                f"rollout {rollout.index} of {rollout.prompt_id!r} has no token ids: its engine does "
+                "not tell them, so it cannot be trained on"
+            )
         if len(rollout.logps) != len(rollout.tokens):
             raise ValueError(
                 f"rollout {rollout.index} of {rollout.prompt_id!r} has "

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.advantages.gae import GaeAdvantage, discounted_sum
-from optpo.batch import Rollout, pack
+from optpo.batch import pack
 from optpo.errors import SettingsError
+from optpo.rollout import Rollout
 
 lengths_of_segments = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 

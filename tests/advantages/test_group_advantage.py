@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.advantages.group import GroupAdvantage
-from optpo.batch import Rollout, pack
+from optpo.batch import pack
 from optpo.errors import SettingsError
+from optpo.rollout import Rollout
 
 GRPO = GroupAdvantage()
 DR_GRPO = GroupAdvantage(scale="none")

@@ -2,8 +2,9 @@
 
 import torch
 
-from optpo.batch import Rollout, pack
+from optpo.batch import pack
 from optpo.rewards.majority import MajorityReward
+from optpo.rollout import Rollout
 
 
 def test_agreement_with_the_label_is_worth_1():

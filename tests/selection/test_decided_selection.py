@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.batch import Rollout, pack
+from optpo.batch import pack
 from optpo.errors import SettingsError
+from optpo.rollout import Rollout
 from optpo.selection.decided import AgreeingSelection, DecidedSelection
 
 ragged_rewards = st.lists(

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from optpo.batch import Rollout
 from optpo.data import embedded_model_path
+from optpo.rollout import Rollout
 from optpo.sampling.scheduler import Ballot
 from optpo.training.drift import PROBE_TOKENS, Probe, drifts, take_probes
 from optpo.training.loading import load_policy

@@ -2,7 +2,7 @@
 
 import json
 
-from optpo.batch import Rollout
+from optpo.rollout import Rollout
 from optpo.sampling.scheduler import Ballot
 from optpo.training.ledger import Ledger, fixed_budget_tokens
 

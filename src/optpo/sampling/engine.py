@@ -6,8 +6,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-from optpo.batch import FinishReason
+from optpo.data import ChatMessage
 from optpo.errors import SettingsError
+from optpo.rollout import FinishReason
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class SampleSettings:
     """How tokens are drawn.
 
     `temperature` 0 is greedy; `top_p` 1, `top_k` 0 and `min_p` 0 are off. `stop` strings end a
-    rollout when its text contains one. `rows` is how many rollouts an in-process engine decodes at
-    once; results do not depend on it.
+    rollout when its text contains one, `stop_tokens` when one is drawn, beside the model's own end
+    tokens. `rows` is how many rollouts an in-process engine decodes at once; results do not depend
+    on it.
     """
 
     temperature: float = 1.0
@@ -25,6 +27,7 @@ class SampleSettings:
     min_p: float = 0.0
     max_new_tokens: int = 512
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
     rows: int = 64
 
     def __post_init__(self) -> None:
@@ -38,30 +41,50 @@ class SampleSettings:
             f"rows is {self.rows}; it must be 1 or more": self.rows >= 1,
             "stop holds an empty string, which would end every rollout at once": ""
             not in self.stop,
+            f"stop_tokens is {list(self.stop_tokens)}; a token is 0 or more": all(
+                token >= 0 for token in self.stop_tokens
+            ),
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
 
 
+Prompt = str | tuple[ChatMessage, ...]
+"""A question as a person writes it: text, or the messages of a conversation."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """One rollout asked for: `stream` seeds its draws, `prompt_id` lets prefill be shared."""
+    """One rollout asked for: `stream` seeds its draws, `prompt_id` lets prefill be shared.
+
+    `prompt` is for engines that make tokens themselves; they need no `prompt_tokens`.
+    """
 
     prompt_id: str
     prompt_tokens: tuple[int, ...]
     index: int
     stream: int
+    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished rollout as an engine returns it; `logps` in nats, one a token."""
+    """A rollout as an engine returns it.
+
+    `tokens` are all that were sampled, the one that ended it included; -1 each where the engine
+    tells only how many. `logps` (nats), one a token; none where the engine has none. `text` is the
+    engine's own text of them; None where it is left to the caller's tokenizer.
+    `finish` is "stop", "length" (cut at `max_new_tokens`) or "error": this question was refused for
+    the `reason`, and would be again.
+    """
 
     handle: int
     tokens: tuple[int, ...]
     logps: tuple[float, ...]
     finish: FinishReason
     version: int
+    text: str | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,7 @@ class Capabilities:
     seed: bool
     exact_streams: bool
     prefix_cache: bool
+    token_ids: bool = True
 
 
 class Engine(Protocol):
@@ -83,20 +107,43 @@ class Engine(Protocol):
         """What this engine can do."""
         ...
 
+    @property
+    def slots(self) -> int:
+        """How many rollouts it can make use of at once, 1 or more; may change from poll to poll."""
+        ...
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens computed so far; 0 where the engine does not tell."""
+        ...
+
     def submit(self, request: Request) -> int:
-        """Queue a rollout; returns its handle."""
+        """Queue a rollout; returns its handle. Rollouts begin in the order of submission."""
         ...
 
     def cancel(self, handle: int) -> int:
-        """Drop a rollout; returns the tokens it had cost, 0 where it had not begun or has ended."""
+        """Drop a rollout; returns the tokens it had cost, 0 where it had not begun or has ended.
+
+        It never comes back from `poll`, also where it had finished but was not yet returned.
+        """
         ...
 
     def poll(self) -> Sequence[Completion]:
-        """Work until at least one rollout finishes and return those that did; empty when idle."""
+        """Work until at least one rollout finishes and return those that did; empty when idle.
+
+        Raises EngineError where the engine cannot go on: says what failed and what to do.
+        """
         ...
 
     def update_weights(self, version: int, folder: Path | None = None) -> None:
-        """Sample from now on with these weights (None: the module shared in process changed)."""
+        """Sample from now on with these weights (None: the module shared in process changed).
+
+        Raises RuntimeError while rollouts are in flight, and EngineError where the engine cannot.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of threads, connections and processes; what is in flight is dropped."""
         ...
 
 

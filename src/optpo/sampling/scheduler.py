@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from optpo.batch import Rollout
 from optpo.errors import EngineError
+from optpo.rollout import Rollout
 from optpo.sampling.engine import Completion, Engine, Request, stream_seed
 from optpo.sampling.weights import Weigh
 from optpo.voting import Decision, StoppingRule, Tally

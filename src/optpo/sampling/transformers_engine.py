@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from optpo.batch import FinishReason
 from optpo.errors import ModelError
+from optpo.rollout import FinishReason
 from optpo.sampling.draw import FLOAT32_TOLERANCE, Draw, draw_tokens
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
 from optpo.sampling.slot_cache import PromptCache, SlotCache
@@ -59,7 +59,7 @@ class TransformersEngine:
             )
         self._model = model
         self._decode_text = decode
-        self._end_tokens = frozenset(end_tokens)
+        self._end_tokens = frozenset(end_tokens) | frozenset(settings.stop_tokens)
         self._settings = settings
         # A stop string ends with the newest token; a character takes four byte-level tokens at most.
         self._stop_window = 4 * max(map(len, settings.stop), default=0) + 1
@@ -84,6 +84,18 @@ class TransformersEngine:
         return Capabilities(
             cancel=True, logps=True, seed=True, exact_streams=self._exact, prefix_cache=True
         )
+
+    @property
+    def slots(self) -> int:
+        """The rows of a batch."""
+        return self._settings.rows
+
+    def close(self) -> None:
+        """Drop everything; there is nothing else to let go of."""
+        self._waiting.clear()
+        self._active.clear()
+        self._finished.clear()
+        self._cache.rows = 0
 
     def submit(self, request: Request) -> int:
         """Queue a rollout; rows enter in the order of submission."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from optpo.batch import Rollout, pack, segment_mean
+from optpo.batch import pack, segment_mean
+from optpo.rollout import Rollout
 from optpo.sampling.scheduler import Ballot
 from optpo.training.policy import Policy
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from optpo.batch import Rollout, pack
+from optpo.batch import pack
 from optpo.errors import ModelError
+from optpo.rollout import Rollout
 from optpo.training.policy import Policy
 
 TOLERANCE = 1e-2

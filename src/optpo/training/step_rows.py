@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from optpo.batch import Rollout, RolloutBatch, segment_spread
+from optpo.batch import RolloutBatch, segment_spread
 from optpo.data import Question
+from optpo.rollout import Rollout
 from optpo.sampling.scheduler import Ballot
 from optpo.training.evaluation import Voter, accuracy, verdict_of
 from optpo.training.ledger import fixed_budget_tokens
