@@ -2,10 +2,10 @@
 
 import copy
 import random
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -22,7 +22,7 @@ from transformers import (
     RwkvForCausalLM,
 )
 
-from optpo.errors import ModelError
+from optpo.errors import EngineError, ModelError
 from optpo.sampling import transformers_engine
 from optpo.sampling.engine import Request, SampleSettings, stream_seed
 from optpo.sampling.transformers_engine import TransformersEngine
@@ -313,7 +313,7 @@ def three_of_different_lengths(model, max_new_tokens):
 
 
 def test_new_weights_are_refused_while_rollouts_are_in_flight(llama):
-    """No rollout may mix two policies; and a folder is refused, for the module is shared."""
+    """No rollout may mix two policies."""
     engine = engine_of(llama, max_new_tokens=6)
     for request in three_of_different_lengths(llama, 6):
         engine.submit(request)
@@ -322,8 +322,32 @@ def test_new_weights_are_refused_while_rollouts_are_in_flight(llama):
         engine.update_weights(1)
     assert len(engine.poll()) == 2
     engine.update_weights(1)
-    with pytest.raises(ValueError, match="no folder"):
-        engine.update_weights(2, Path("somewhere"))
+
+
+def test_a_folder_is_read_into_the_module(llama, tmp_path):
+    """Tokens after it are those of the model that was saved; another model's folder, one without
+    all weights and one that is not there are refused with the reason."""
+    changed = copy.deepcopy(llama)
+    with torch.no_grad():
+        changed.lm_head.weight.mul_(-1.0)
+    changed.save_pretrained(tmp_path / "changed")
+    requests = requests_of(30)
+    engine = engine_of(copy.deepcopy(llama), max_new_tokens=5)
+    engine.update_weights(7, tmp_path / "changed")
+    after = run(engine, requests)
+    assert {done.version for done in after} == {7}
+    assert tokens_of(after) == tokens_of(run(engine_of(changed, max_new_tokens=5), requests))
+    random_model("qwen2").save_pretrained(tmp_path / "another")
+    weights = load_file(tmp_path / "changed" / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "changed" / "model.safetensors", {"format": "pt"})
+    for folder, problem in (
+        ("nowhere", "nowhere"),
+        ("another", "not those of this model.*k_proj.bias"),
+        ("changed", r"1 are missing or too many \(lm_head.weight"),
+    ):
+        with pytest.raises(EngineError, match=problem):
+            engine.update_weights(8, tmp_path / folder)
 
 
 def test_the_prompt_cache_forgets_old_prompts_only(llama, monkeypatch):

@@ -22,6 +22,7 @@ from optpo.errors import ModelError
 from optpo.rollout import FinishReason
 from optpo.sampling.draw import FLOAT32_TOLERANCE, Draw, draw_tokens
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
+from optpo.sampling.module_weights import read_weights
 from optpo.sampling.slot_cache import PromptCache, SlotCache
 
 PROMPT_CACHE_TOKENS = 16384
@@ -116,14 +117,16 @@ class TransformersEngine:
         return 0
 
     def update_weights(self, version: int, folder: Path | None = None) -> None:
-        """Count a new policy version: the module is shared, so its prompts must be computed anew.
+        """Count a new policy version; with a folder, its weights are read into the module.
 
-        Raises RuntimeError while rollouts are in flight: they would mix two policies.
+        Without, the module is shared and has changed; prompts must be computed anew either way.
+        Raises RuntimeError while rollouts are in flight: they would mix two policies; and
+        EngineError if the folder's weights are not all there or not this module's.
         """
-        if folder is not None:
-            raise ValueError("the embedded engine shares the policy's module; give no folder")
         if self._active:
             raise RuntimeError("weights changed while rollouts were in flight")
+        if folder is not None:
+            read_weights(self._model, folder)
         self._version = version
         self._prompts.clear()
 
