@@ -22,9 +22,9 @@ from test_scheduler import (
 )
 
 from optpo.errors import EngineError, SettingsError
+from optpo.sampling.ballot import Ballot
 from optpo.sampling.budgeted import FEWEST_IN_FLIGHT, Budget, take_votes_within
 from optpo.sampling.engine import stream_seed
-from optpo.sampling.scheduler import Ballot
 from optpo.stopping_rules import RULES as NAMED
 from optpo.voting import BetaRule, FixedRule, OptpoRule, Tally
 

@@ -1,15 +1,16 @@
 """The scheduler: verdicts are functions of what was sampled, not of when it arrived."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.errors import EngineError
+from optpo.sampling.ballot import Ballot, Reader
 from optpo.sampling.engine import Capabilities, Completion, stream_seed
-from optpo.sampling.scheduler import Ballot, Reader, take_votes
+from optpo.sampling.scheduler import OLDEST_EVERY, QUEUE_SHARE, take_votes
 from optpo.voting import Decision, FixedRule, OptpoRule, Tally
 
 
@@ -45,16 +46,22 @@ class ScriptedEngine:
     finish: str = "stop"
     repeat: bool = False
     dies_after: int | None = None
+    slots: int = 64
+    refuses: str = ""
     submitted: list = field(default_factory=list)
     in_flight: dict = field(default_factory=dict)
     cancelled: list = field(default_factory=list)
 
+    most_in_flight: int = 0
+
     capabilities = Capabilities(True, True, True, True, True)
+    prefill_tokens = 0
 
     def submit(self, request):
         handle = 10 + 3 * len(self.submitted)
         self.submitted.append(request)
         self.in_flight[handle] = request
+        self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
         return handle
 
     def cancel(self, handle):
@@ -75,7 +82,10 @@ class ScriptedEngine:
             request = self.in_flight.pop(handle)
             tokens = tokens_of(request.prompt_id, request.index)
             logps = tuple(-0.5 for _ in tokens)
-            done.append(Completion(handle, tokens, logps, self.finish, 3))
+            if request.prompt_id == self.refuses:
+                done.append(Completion(handle, (), (), "error", 3, reason="too long"))
+            else:
+                done.append(Completion(handle, tokens, logps, self.finish, 3))
         return done * 2 if self.repeat else done
 
 
@@ -88,8 +98,8 @@ def ballots_of(count):
     return [Ballot(f"q{n}", (1, n), Letters()) for n in range(count)]
 
 
-def take(engine, ballots, rule, **hooks):
-    take_votes(engine, ballots, rule, READER, seed=5, version=3, purpose="test", **hooks)
+def take(engine, ballots, rule, **options):
+    return take_votes(engine, ballots, rule, READER, seed=5, version=3, purpose="test", **options)
 
 
 def outcome(ballot):
@@ -111,12 +121,19 @@ def votes_by_hand(prompt_id, rule, tally=None, classes=None):
 RULE = OptpoRule(floor=3, cap=20)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 8), st.sampled_from([RULE, FixedRule(votes=7)]))
-def test_verdicts_do_not_depend_on_the_order_of_arrival(seed, questions, rule):
-    """Whichever rollouts finish first, and however many at once, each ballot ends with the votes,
-    rollouts and decision that asking one rollout after the other gives."""
-    ballots, engine = ballots_of(questions), ScriptedEngine(seed)
-    take(engine, ballots, rule)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 8),
+    st.sampled_from([RULE, FixedRule(votes=7)]),
+    st.integers(1, 40),
+    st.sampled_from(["waves", "speculative"]),
+)
+def test_verdicts_do_not_depend_on_the_order_of_arrival(seed, questions, rule, slots, schedule):
+    """Whichever rollouts finish first, however many at once, in however many slots and with however
+    many launched ahead, each ballot ends with the votes, rollouts and decision that asking one
+    rollout after the other gives."""
+    ballots, engine = ballots_of(questions), ScriptedEngine(seed, slots=slots)
+    take(engine, ballots, rule, schedule=schedule)
     for ballot in ballots:
         tally = votes_by_hand(ballot.prompt_id, rule)
         assert ballot.tally == tally
@@ -143,6 +160,108 @@ def test_waves_launch_nothing_that_could_be_wasted(seed, questions):
     assert not any(ballot.waiting or ballot.cancelled_rollouts for ballot in ballots)
 
 
+@given(st.integers(0, 10**6), st.integers(1, 30), st.sampled_from(["waves", "speculative"]))
+def test_no_more_is_in_flight_than_the_engine_has_slots(seed, slots, schedule):
+    """But for a quarter that waits in the engine, the slots bound what is launched, and they are
+    all used while enough is wanted."""
+    engine = ScriptedEngine(seed, slots=slots)
+    take(engine, ballots_of(12), FixedRule(votes=6), schedule=schedule)
+    assert engine.most_in_flight == slots + slots // QUEUE_SHARE
+
+
+def test_speculation_fills_slots_that_would_stand_empty():
+    """With one question only its wave is asked for in waves; speculation launches further ahead,
+    never past the cap, and what the verdict makes needless is cancelled and charged."""
+    rule = OptpoRule(floor=3, cap=20)
+    waves, speculative = ScriptedEngine(slots=16), ScriptedEngine(slots=16)
+    (ballot,) = ballots_of(1)
+    take(waves, [ballot], rule)
+    assert waves.most_in_flight == rule.look_ahead(Tally())
+    (ballot,) = ballots_of(1)
+    take(speculative, [ballot], rule, schedule="speculative")
+    assert waves.most_in_flight < speculative.most_in_flight <= 16
+    assert len({request.index for request in speculative.submitted}) == ballot.launched <= 20
+    assert ballot.cancelled_rollouts == ballot.launched - ballot.tally.total > 0
+    assert speculative.in_flight == {}
+
+
+def test_sure_needs_go_before_speculation():
+    """What may be needed is launched after all that is needed for sure, into the slots left."""
+    engine = ScriptedEngine(slots=12)
+    ballots, rule = ballots_of(2), OptpoRule(floor=4, cap=20)
+    with pytest.raises(EngineError):
+        take(replace(engine, dies_after=12), ballots, rule, schedule="speculative")
+    assert [request.index < 4 for request in engine.submitted] == [True] * 8 + [False] * 4
+
+
+def test_no_question_starves():
+    """A question whose votes are worth little is begun while others still want theirs: each has its
+    first rollout after `OLDEST_EVERY` picks a question at the latest."""
+    questions = 12
+    engine = ScriptedEngine(slots=1)
+    take(engine, ballots_of(questions), FixedRule(votes=30))
+    begun = {}
+    for place, request in enumerate(engine.submitted):
+        begun.setdefault(request.prompt_id, place)
+    assert len(begun) == questions
+    assert max(begun.values()) <= OLDEST_EVERY * questions
+
+
+def test_a_close_vote_goes_before_a_clear_one():
+    """Where slots are short, the question whose next vote is worth most gets the next rollout."""
+    clear, close = (
+        Ballot("clear", (1,), Letters(), Tally((0,) * 8)),
+        Ballot("close", (2,), Letters(), Tally((0, 1) * 4)),
+    )
+    for ballot in (clear, close):
+        ballot.classes.labels = ["A", "B"]
+    engine = ScriptedEngine(slots=1)
+    take(engine, [clear, close], FixedRule(votes=11))
+    assert [request.prompt_id for request in engine.submitted[:3]] == ["close"] * 3
+
+
+def test_a_refused_question_ends_without_a_verdict():
+    """The error stays on its ballot; what it had in flight is cancelled, the others are untouched."""
+    ballots, ended, heard = ballots_of(4), [], []
+    engine = ScriptedEngine(2, refuses="q1")
+    take(
+        engine, ballots, RULE, on_ballot=lambda ballot: ended.append(ballot.prompt_id),
+        on_verdict=lambda done, total: heard.append(done),
+    )  # fmt: skip
+    assert [ballot.error for ballot in ballots] == [None, "too long", None, None]
+    assert sorted(ended) == ["q0", "q2", "q3"] and heard == [1, 2, 3, 4]
+    assert engine.in_flight == {} and not ballots[1].rollouts and not ballots[1].waiting
+    for ballot in ballots[:1] + ballots[2:]:
+        assert ballot.tally == votes_by_hand(ballot.prompt_id, RULE)
+
+
+def test_arrival_order_is_what_its_name_says():
+    """Votes are counted as they come: the rollouts counted are those that finished first."""
+
+    class Hares(ScriptedEngine):
+        """The highest index in flight finishes first."""
+
+        def poll(self):
+            handle = max(self.in_flight)
+            request = self.in_flight.pop(handle)
+            tokens = tokens_of(request.prompt_id, request.index)
+            return [Completion(handle, tokens, (-0.5,) * len(tokens), "stop", 3)]
+
+    (ballot,) = ballots_of(1)
+    rule = FixedRule(votes=5)
+    take(Hares(slots=5), [ballot], rule, schedule="biased_arrival_order")
+    assert [rollout.index for rollout in ballot.rollouts] == [4, 3, 2, 1, 0]
+    engine = Hares(slots=5)
+    take(engine, [ballot], FixedRule(votes=7), schedule="biased_arrival_order")
+    assert [request.index for request in engine.submitted] == [5, 6]
+
+
+def test_occupancy_is_that_of_the_engine():
+    """One question that asks for one vote at a time uses one slot of four."""
+    occupancy = take(ScriptedEngine(slots=4), ballots_of(1), FixedRule(votes=1))
+    assert occupancy.share == pytest.approx(0.25)
+
+
 def test_each_rollout_has_its_own_stream():
     """Requests carry the stream of their question, index, version, seed and purpose."""
     engine = ScriptedEngine()
@@ -164,7 +283,7 @@ class RashRule:
         return Decision(stop, "decided" if stop else None, tally.leader, 0.5, 0.0)
 
     def look_ahead(self, tally):
-        return 8
+        return 8 - tally.total
 
 
 @given(st.integers(0, 10**6))

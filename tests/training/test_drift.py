@@ -7,7 +7,7 @@ import torch
 
 from optpo.data import embedded_model_path
 from optpo.rollout import Rollout
-from optpo.sampling.scheduler import Ballot
+from optpo.sampling.ballot import Ballot
 from optpo.training.drift import PROBE_TOKENS, Probe, drifts, take_probes
 from optpo.training.loading import load_policy
 from optpo.training.policy import Policy

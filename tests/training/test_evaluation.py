@@ -4,7 +4,8 @@ import pytest
 
 from optpo.data import AnswerSettings, Question
 from optpo.sampling.engine import SampleSettings
-from optpo.training.evaluation import Voter, accuracy, verdict_of
+from optpo.sampling.voter import Voter, verdict_of
+from optpo.training.evaluation import accuracy, policy_voter
 from optpo.training.loading import load_policy
 from optpo.training.settings import ModelSettings
 from optpo.voting import OptpoRule, Tally
@@ -14,7 +15,9 @@ from optpo.voting import OptpoRule, Tally
 def voter() -> Voter:
     """A voter; its model is never asked here."""
     policy = load_policy(ModelSettings(device="cpu"), 1.0)
-    return Voter(policy, SampleSettings(), AnswerSettings(extract="last-number", compare="numeric"))
+    return policy_voter(
+        policy, SampleSettings(), AnswerSettings(extract="last-number", compare="numeric")
+    )
 
 
 def test_carried_votes_count_for_the_verdict_and_not_for_the_accuracy(voter: Voter) -> None:

@@ -3,7 +3,7 @@
 import json
 
 from optpo.rollout import Rollout
-from optpo.sampling.scheduler import Ballot
+from optpo.sampling.ballot import Ballot
 from optpo.training.ledger import Ledger, fixed_budget_tokens
 
 

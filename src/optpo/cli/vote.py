@@ -17,9 +17,9 @@ from optpo.errors import SettingsError
 
 if TYPE_CHECKING:
     from optpo.data import Question
+    from optpo.sampling.ballot import Ballot
     from optpo.sampling.budgeted import Budget
-    from optpo.sampling.scheduler import Ballot
-    from optpo.training.evaluation import Voter
+    from optpo.sampling.voter import Voter
     from optpo.voting import StoppingRule
 
 
@@ -60,7 +60,8 @@ class Vote(SettingsFlags):
         budget = self._budget(settings.sample.max_new_tokens)
         from optpo.data import load_questions
         from optpo.reporting.terminal import open_view
-        from optpo.training.evaluation import Voter, verdict_of
+        from optpo.sampling.voter import verdict_of
+        from optpo.training.evaluation import policy_voter
         from optpo.training.loading import load_policy
         from optpo.training.questions import prompt_tokens
 
@@ -73,7 +74,9 @@ class Vote(SettingsFlags):
             prompts = prompt_tokens(
                 policy, questions, settings.model, settings.data, settings.sample.max_new_tokens
             )
-            voter = stack.enter_context(Voter(policy, settings.sample, settings.data.answers))
+            voter = stack.enter_context(
+                policy_voter(policy, settings.sample, settings.data.answers)
+            )
             view = stack.enter_context(open_view(sys.stderr))
 
             def finished(ballot: "Ballot") -> None:

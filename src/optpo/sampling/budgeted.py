@@ -8,8 +8,10 @@ from typing import Literal
 import numpy as np
 
 from optpo.errors import EngineError, SettingsError
+from optpo.sampling.ballot import Ballot, Reader, count_votes
 from optpo.sampling.engine import Completion, Engine
-from optpo.sampling.scheduler import Ballot, Reader, count_votes, submit_next
+from optpo.sampling.occupancy import Occupancy
+from optpo.sampling.scheduler import submit_next
 from optpo.voting import StoppingRule, value_of_next_vote
 from optpo.voting.budget import expected_cost
 from optpo.voting.rule import undecided_kind
@@ -70,7 +72,7 @@ def take_votes_within(
     purpose: str,
     on_verdict: Callable[[int, int], None] = lambda done, total: None,
     on_ballot: Callable[[Ballot], None] = lambda ballot: None,
-) -> None:
+) -> Occupancy:
     """Do what `take_votes` does, until `rule` has stopped every ballot or the budget is used up.
 
     The next rollout is of the question whose next vote is worth most by `value_of_next_vote`, for
@@ -94,6 +96,7 @@ def take_votes_within(
     most = max(FEWEST_IN_FLIGHT, len(ballots) // 4)
     in_flight: deque[tuple[int, int]] = deque()
     arrived: dict[int, Completion] = {}
+    occupancy = Occupancy()
     spent = 0
 
     def launch() -> None:
@@ -102,15 +105,17 @@ def take_votes_within(
         ):
             place = queue.first()
             if place is None:
-                return
+                break
             handle = submit_next(engine, ballots[place], seed, version, purpose)
             in_flight.append((place, handle))
             queue.launched(place)
+        occupancy.note(len(in_flight), engine.slots)
 
     def end(ballot: Ballot) -> None:
         nonlocal done
         done += 1
-        on_ballot(ballot)
+        if ballot.error is None:
+            on_ballot(ballot)
         on_verdict(done, len(ballots))
 
     launch()
@@ -124,11 +129,14 @@ def take_votes_within(
         in_flight.popleft()
         ballot, completion = ballots[place], arrived.pop(handle)
         spent += budget.cost(completion)
-        if ballot.decision is not None and ballot.decision.stop:
+        if not ballot.open:
             # A rule that asks for more than it needs; what is in flight runs on to its end, because
             # the tokens up to a cancellation depend on timing.
             ballot.cancelled_rollouts += 1
             ballot.cancelled_tokens += len(completion.tokens)
+        elif completion.finish == "error":
+            ballot.error = completion.reason
+            end(ballot)
         else:
             ballot.waiting[ballot.tally.total] = completion
             if count_votes(ballot, rule, reader).stop:
@@ -136,10 +144,11 @@ def take_votes_within(
         queue.counted(place, budget.cost(completion))
         launch()
     for ballot in ballots:
-        if ballot.decision is not None and not ballot.decision.stop:
+        if ballot.open and ballot.decision is not None:
             kind = undecided_kind(ballot.tally.leader is not None, ballot.tally.tied)
             ballot.decision = replace(ballot.decision, stop=True, kind=kind)
             end(ballot)
+    return occupancy
 
 
 class _Queue:
@@ -157,7 +166,8 @@ class _Queue:
         """See how a question stands after a vote, and what it has cost."""
         self._spent[place] += cost
         self._votes[place] += 1
-        self._ahead[place] = self._rule.look_ahead(self._ballots[place].tally)
+        ballot = self._ballots[place]
+        self._ahead[place] = self._rule.look_ahead(ballot.tally) if ballot.open else 0
         self.launched(place)
 
     def launched(self, place: int) -> None:

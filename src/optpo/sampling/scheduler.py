@@ -2,91 +2,37 @@
 
 Waves: for each question only as many rollouts are launched as could end its test if they all
 agreed, so that none is wasted; the engine stays full because many questions are asked at once.
-Votes are counted in the order of their index, never of arrival, so a verdict does not depend on
-timing.
+Speculative: where slots would stand empty, further rollouts are launched that may be needed, and
+cancelled where they are not. In both, votes are counted in the order of their index, never of
+arrival, so a verdict does not depend on timing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Literal
+
+import numpy as np
 
 from optpo.errors import EngineError
-from optpo.rollout import Rollout
-from optpo.sampling.engine import Completion, Engine, Request, stream_seed
-from optpo.sampling.weights import Weigh
-from optpo.voting import Decision, StoppingRule, Tally
+from optpo.sampling.ahead import chance_needed
+from optpo.sampling.ballot import Ballot, Reader, count_vote, count_votes
+from optpo.sampling.engine import Engine, Request, stream_seed
+from optpo.sampling.occupancy import Occupancy
+from optpo.voting import StoppingRule, value_of_next_vote
 
+Schedule = Literal["waves", "speculative", "biased_arrival_order"]
+"""Which rollouts are launched, and in which order votes are counted. "biased_arrival_order" launches
+as "speculative" does and counts whichever rollout finishes first: quick, but it counts the short
+answers, depends on timing, and breaks what a stopping rule promises."""
 
-class Classes(Protocol):
-    """The answer classes of one question, numbered in the order in which they are first seen."""
+LEAST_CHANCE = 0.7
+"""The probability of being needed that a speculative rollout must have."""
 
-    def classify(self, answer: str | None) -> int:
-        """The class of an answer; -1 for none."""
-        ...
+QUEUE_SHARE = 4
+"""For so many slots one more rollout waits in the engine: so it is never idle between two polls, and
+computes the prompts of several questions at once."""
 
-    @property
-    def labels(self) -> list[str]:
-        """A representative answer a class."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """The classes, as a value that `json` can write."""
-        ...
-
-
-@dataclass
-class Ballot:
-    """One question's vote while it is taken."""
-
-    prompt_id: str
-    prompt_tokens: tuple[int, ...]
-    classes: Classes
-    tally: Tally = field(default_factory=Tally)
-    rollouts: list[Rollout] = field(default_factory=list)
-    decision: Decision | None = None
-    launched: int = 0
-    cancelled_rollouts: int = 0
-    cancelled_tokens: int = 0
-    waiting: dict[int, Completion] = field(default_factory=dict)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the rollouts counted so far."""
-        return sum(len(rollout.tokens) for rollout in self.rollouts)
-
-    @property
-    def decided(self) -> bool:
-        """Whether the test has decided for the leader."""
-        return self.decision is not None and self.decision.kind == "decided"
-
-    @property
-    def label(self) -> str | None:
-        """The leader's answer where the test decided for it, else none."""
-        return self.leading if self.decided else None
-
-    @property
-    def label_class(self) -> int:
-        """The class of `label`, -1 where there is none."""
-        leader = self.tally.leader
-        return leader if self.decided and leader is not None else -1
-
-    @property
-    def leading(self) -> str | None:
-        """The answer with the most votes, decided or not."""
-        leader = self.tally.leader
-        return None if leader is None else self.classes.labels[leader]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How a completion becomes a vote: tokens to text, text to an answer or none, and its weight.
-
-    `weigh` none: every vote counts 1.
-    """
-
-    decode: Callable[[Sequence[int]], str]
-    extract: Callable[[str], str | None]
-    weigh: Weigh | None = None
+OLDEST_EVERY = 4
+"""Every so many picks the question that waited longest is next, however little its vote is worth."""
 
 
 def take_votes(
@@ -98,35 +44,66 @@ def take_votes(
     seed: int,
     version: int,
     purpose: str,
+    schedule: Schedule = "waves",
     on_verdict: Callable[[int, int], None] = lambda done, total: None,
     on_ballot: Callable[[Ballot], None] = lambda ballot: None,
-) -> None:
+) -> Occupancy:
     """Sample until `rule` stops every ballot; the ballots are filled in place.
+
+    No more rollouts are in flight than the engine has slots, and a few that wait. Of the questions
+    that need votes the one where a vote is worth most goes first, by `value_of_next_vote`.
 
     A ballot that already holds votes goes on after its last index. `purpose` keeps the random
     streams of training, evaluation and audit apart; `on_verdict(done, total)` reports progress,
-    `on_ballot` hands over each ballot as it ends.
-    Raises EngineError if the engine goes idle with votes missing, ValueError if the rule neither
-    stops nor asks for votes.
+    `on_ballot` hands over each ballot as it ends. A ballot whose question the engine refuses ends
+    with its `error`, and is not handed over.
+
+    Returns how full the engine was. Raises EngineError if the engine fails or goes idle with votes
+    missing, ValueError if the rule neither stops nor asks for votes.
     """
-    in_flight: dict[int, tuple[Ballot, int]] = {}
-
-    def launch(ballot: Ballot) -> None:
-        wanted = rule.look_ahead(ballot.tally)
-        if wanted < 1:
-            raise ValueError(f"look_ahead of {rule} is {wanted} while the vote goes on")
-        for index in range(ballot.launched, ballot.launched + wanted):
-            handle = submit_next(engine, ballot, seed, version, purpose)
-            in_flight[handle] = (ballot, index)
-
-    done = 0
     for ballot in ballots:
-        ballot.launched = ballot.tally.total
+        past = max((rollout.index + 1 for rollout in ballot.rollouts), default=0)
+        ballot.launched = max(ballot.tally.total, past)
         ballot.decision = rule.decide(ballot.tally)
-        if ballot.decision.stop:
-            done += 1
-        else:
-            launch(ballot)
+    questions = _Questions(ballots, rule)
+    in_flight: dict[int, tuple[int, int]] = {}
+    occupancy = Occupancy()
+    done = sum(not ballot.open for ballot in ballots)
+
+    def launch(place: int) -> None:
+        index = ballots[place].launched
+        handle = submit_next(engine, ballots[place], seed, version, purpose)
+        in_flight[handle] = (place, index)
+        questions.launched(place)
+
+    def fill() -> None:
+        slots = engine.slots
+        while len(in_flight) < slots + slots // QUEUE_SHARE:
+            if (place := questions.most_worth()) is None:
+                break
+            launch(place)
+        while schedule != "waves" and len(in_flight) < slots:
+            if (place := questions.likeliest()) is None:
+                break
+            launch(place)
+        occupancy.note(len(in_flight), slots)
+
+    def end(place: int) -> None:
+        nonlocal done
+        ballot, done = ballots[place], done + 1
+        questions.ended(place)
+        for handle in [handle for handle, (owner, _) in in_flight.items() if owner == place]:
+            del in_flight[handle]
+            ballot.cancelled_rollouts += 1
+            ballot.cancelled_tokens += engine.cancel(handle)
+        ballot.cancelled_rollouts += len(ballot.waiting)
+        ballot.cancelled_tokens += sum(len(ended.tokens) for ended in ballot.waiting.values())
+        ballot.waiting.clear()
+        if ballot.error is None:
+            on_ballot(ballot)
+        on_verdict(done, len(ballots))
+
+    fill()
     while in_flight:
         completions = engine.poll()
         if not completions:
@@ -137,19 +114,24 @@ def take_votes(
             if completion.handle in in_flight
         ]
         # All are put down before any is counted, so that what a verdict makes needless is charged.
-        for ballot, index, completion in arrived:
-            ballot.waiting[index] = completion
-        for ballot, _, _ in arrived:
-            if not ballot.waiting:
+        for place, index, completion in arrived:
+            ballots[place].waiting[index] = completion
+        for place, index, completion in arrived:
+            ballot = ballots[place]
+            if index not in ballot.waiting:
                 continue
-            decision = count_votes(ballot, rule, reader)
-            if decision.stop:
-                _cancel_rest(engine, ballot, in_flight)
-                done += 1
-                on_ballot(ballot)
-                on_verdict(done, len(ballots))
-            elif ballot.tally.total == ballot.launched:
-                launch(ballot)
+            if completion.finish == "error":
+                ballot.error = completion.reason
+            elif schedule == "biased_arrival_order":
+                count_vote(ballot, index, rule, reader)
+            else:
+                count_votes(ballot, rule, reader)
+            if ballot.open:
+                questions.counted(place)
+            else:
+                end(place)
+        fill()
+    return occupancy
 
 
 def submit_next(engine: Engine, ballot: Ballot, seed: int, version: int, purpose: str) -> int:
@@ -157,44 +139,74 @@ def submit_next(engine: Engine, ballot: Ballot, seed: int, version: int, purpose
     index = ballot.launched
     stream = stream_seed(seed, version, ballot.prompt_id, index, purpose)
     ballot.launched = index + 1
-    return engine.submit(Request(ballot.prompt_id, ballot.prompt_tokens, index, stream))
+    request = Request(ballot.prompt_id, ballot.prompt_tokens, index, stream, ballot.prompt)
+    return engine.submit(request)
 
 
-def count_votes(ballot: Ballot, rule: StoppingRule, reader: Reader) -> Decision:
-    """Count the votes that are next in index order; stop where the rule does."""
-    decision = ballot.decision
-    assert decision is not None
-    while not decision.stop and (index := ballot.tally.total) in ballot.waiting:
-        completion = ballot.waiting.pop(index)
-        text = reader.decode(completion.tokens)
-        answer = reader.extract(text) if completion.finish == "stop" else None
-        vote = ballot.classes.classify(answer)
-        ballot.rollouts.append(
-            Rollout(
-                prompt_id=ballot.prompt_id,
-                index=index,
-                version=completion.version,
-                prompt_tokens=ballot.prompt_tokens,
-                tokens=completion.tokens,
-                logps=completion.logps,
-                finish=completion.finish,
-                text=text,
-                answer=answer,
-                vote=vote,
-            )
+class _Questions:
+    """Which question gets the next rollout."""
+
+    def __init__(self, ballots: Sequence[Ballot], rule: StoppingRule) -> None:
+        self._ballots, self._rule = ballots, rule
+        self._ahead = np.zeros(len(ballots), dtype=np.int64)
+        self._pending = np.zeros(len(ballots), dtype=np.int64)
+        self._worth = np.zeros(len(ballots))
+        self._chance = np.zeros(len(ballots))
+        self._waits_since = np.arange(len(ballots))
+        self._picks = 0
+        for place, ballot in enumerate(ballots):
+            if ballot.open:
+                self.counted(place)
+
+    def counted(self, place: int) -> None:
+        """See how a question stands after votes were counted.
+
+        Raises ValueError if the rule neither stops nor asks for votes.
+        """
+        ballot = self._ballots[place]
+        tally = ballot.tally
+        ahead = self._rule.look_ahead(tally)
+        if ahead < 1:
+            raise ValueError(f"look_ahead of {self._rule} is {ahead} while the vote goes on")
+        self._ahead[place] = ahead
+        self._pending[place] = ballot.launched - tally.total
+        self._worth[place] = value_of_next_vote(
+            tally.leader_votes, tally.runner_up_votes, tally.total, self._rule.cap
         )
-        weight = None if reader.weigh is None else reader.weigh(completion)
-        ballot.tally = ballot.tally.add(vote, weight)
-        decision = ballot.decision = rule.decide(ballot.tally)
-    return decision
+        self._see_chance(place)
 
+    def launched(self, place: int) -> None:
+        """See how a question stands after a launch."""
+        self._pending[place] += 1
+        self._waits_since[place] = len(self._ballots) + self._picks
+        self._see_chance(place)
 
-def _cancel_rest(engine: Engine, ballot: Ballot, in_flight: dict[int, tuple[Ballot, int]]) -> None:
-    """Cancel what a verdict made needless, and charge what it had cost."""
-    for handle in [handle for handle, (owner, _) in in_flight.items() if owner is ballot]:
-        del in_flight[handle]
-        ballot.cancelled_rollouts += 1
-        ballot.cancelled_tokens += engine.cancel(handle)
-    ballot.cancelled_rollouts += len(ballot.waiting)
-    ballot.cancelled_tokens += sum(len(done.tokens) for done in ballot.waiting.values())
-    ballot.waiting.clear()
+    def ended(self, place: int) -> None:
+        """A question needs no more."""
+        self._ahead[place] = self._pending[place] = self._chance[place] = 0
+
+    def most_worth(self) -> int | None:
+        """Of the questions that need a vote for sure, the one where it is worth most; else none."""
+        waits = self._pending < self._ahead
+        if not waits.any():
+            return None
+        self._picks += 1
+        if self._picks % OLDEST_EVERY == 0:
+            return int(np.where(waits, self._waits_since, np.iinfo(np.int64).max).argmin())
+        return int(np.where(waits, self._worth, -1.0).argmax())
+
+    def likeliest(self) -> int | None:
+        """The question that most likely needs one more than is pending; none if none is likely."""
+        place = int(self._chance.argmax())
+        return place if self._chance[place] >= LEAST_CHANCE else None
+
+    def _see_chance(self, place: int) -> None:
+        ballot, tally = self._ballots[place], self._ballots[place].tally
+        self._chance[place] = (
+            0.0
+            if ballot.launched >= self._rule.cap
+            else chance_needed(
+                int(self._ahead[place]), tally.leader_votes, tally.runner_up_votes, tally.total,
+                int(self._pending[place]),
+            )
+        )  # fmt: skip

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optpo.batch import pack, segment_mean
 from optpo.rollout import Rollout
-from optpo.sampling.scheduler import Ballot
+from optpo.sampling.ballot import Ballot
 from optpo.training.policy import Policy
 
 PROBE_TOKENS = 256

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from optpo.sampling.scheduler import Ballot
+from optpo.sampling.ballot import Ballot
 
 FIXED_BUDGET_VOTES = 64
 """The votes a question that test-time reinforcement learning spends (TTRL, 2504.16084)."""

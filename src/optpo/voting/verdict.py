@@ -22,6 +22,7 @@ class Verdict:
         confidence: the rule's probability in [0, 1] that it is the model's most frequent answer.
         counts: votes by answer.
         unparsed: votes in which no answer was found.
+        unfinished: of these, rollouts that were cut at their limit.
         rollouts: rollouts counted.
         tokens: tokens sampled for them.
         cancelled_rollouts: further rollouts begun and cancelled.
@@ -43,6 +44,7 @@ class Verdict:
     cancelled_rollouts: int = 0
     cancelled_tokens: int = 0
     carried: dict[str, float] = field(default_factory=dict)
+    unfinished: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
