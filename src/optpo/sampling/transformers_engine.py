@@ -123,7 +123,7 @@ class TransformersEngine:
         Raises RuntimeError while rollouts are in flight: they would mix two policies; and
         EngineError if the folder's weights are not all there or not this module's.
         """
-        if self._active:
+        if self._active or self._waiting:
             raise RuntimeError("weights changed while rollouts were in flight")
         if folder is not None:
             read_weights(self._model, folder)
