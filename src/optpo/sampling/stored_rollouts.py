@@ -74,6 +74,7 @@ def _read(record: Any) -> tuple[tuple[str, int], Completion]:
         "tokens must be a list of whole numbers": isinstance(tokens, list)
         and all(_whole(token, -1) for token in tokens),
         "logps must be a list of numbers, one a token, or empty": isinstance(logps, list)
+        and isinstance(tokens, list)
         and len(logps) in (0, len(tokens))
         and all(isinstance(value, int | float) for value in logps),
         f"text is {text!r:.60}; it must be text or null": isinstance(text, str | None),
