@@ -5,11 +5,13 @@ from optpo.data.classes import AnswerClasses, same_answer
 from optpo.data.embedded_model import embedded_model_path
 from optpo.data.mathematics import MathVerifier
 from optpo.data.questions import ChatMessage, Question, load_questions
+from optpo.data.settings import DataSettings
 
 __all__ = [
     "AnswerClasses",
     "AnswerSettings",
     "ChatMessage",
+    "DataSettings",
     "MathVerifier",
     "Question",
     "embedded_model_path",

@@ -2,15 +2,26 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from optpo.sampling.engine import Completion
+from optpo.voting import StoppingRule
 
 VoteWeight = Literal["equal", "likelihood", "brevity"]
 """What a vote's weight is made from: nothing (every vote counts 1), the rollout's log-probs, or its
 length."""
 
 Weigh = Callable[[Completion], float]
+
+
+def weight_problems(vote_weight: VoteWeight, rule: StoppingRule) -> list[str]:
+    """What is wrong with weighing the votes that this rule reads."""
+    if vote_weight not in get_args(VoteWeight):
+        names = ", ".join(get_args(VoteWeight))
+        return [f"vote_weight is {vote_weight!r}; it must be one of {names}"]
+    if vote_weight != "equal" and (reason := rule.refuses.get("weights")):
+        return [f"vote_weight is {vote_weight!r}, but the allocate part takes no weights: {reason}"]
+    return []
 
 
 def weigh_by(vote_weight: VoteWeight, max_new_tokens: int) -> Weigh | None:

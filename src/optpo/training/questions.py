@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from optpo.data import Question, load_questions
+from optpo.data import DataSettings, Question, load_questions
 from optpo.errors import ModelError
 from optpo.training.policy import Policy
 from optpo.training.run_directory import RunDirectory
-from optpo.training.settings import DataSettings, ModelSettings
+from optpo.training.settings import ModelSettings
 
 QUESTIONS, UNSEEN = "questions.jsonl", "unseen.jsonl"
 

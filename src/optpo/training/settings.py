@@ -1,18 +1,18 @@
 """A run's settings: one part a stage, and what surrounds the stages."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from optpo.advantages.group import GroupAdvantage
 from optpo.batch import RolloutBatch
-from optpo.data import AnswerSettings
+from optpo.data import DataSettings
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
 from optpo.rewards.majority import MajorityReward
 from optpo.sampling.engine import SampleSettings
-from optpo.sampling.weights import VoteWeight
+from optpo.sampling.weights import VoteWeight, weight_problems
 from optpo.selection.decided import DecidedSelection
 from optpo.training.guards import GuardSettings
 from optpo.training.update import Objective, UpdateSettings
@@ -84,29 +84,6 @@ class ModelSettings:
     chat: Literal["auto", "always", "never"] = "auto"
     trust_remote_code: bool = False
     lora: LoraSettings = field(default_factory=LoraSettings)
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which questions to adapt to, which unseen ones to watch, and how answers are read.
-
-    `template` is put around every plain prompt; `{prompt}` stands for it.
-    """
-
-    questions: str = "adapt"
-    unseen: str | None = "unseen"
-    limit: int | None = None
-    template: str = "{prompt}"
-    answers: AnswerSettings = field(default_factory=AnswerSettings)
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.limit is not None and self.limit < 1:
-            problems.append(f"limit is {self.limit}; it must be 1 or more, or null for all")
-        if "{prompt}" not in self.template:
-            problems.append(f"template is {self.template!r}; it must contain {{prompt}}")
-        if problems:
-            raise SettingsError(problems)
 
 
 @dataclass(frozen=True)
@@ -182,16 +159,12 @@ class RunSettings:
             f"checkpoint_every is {self.checkpoint_every}; it must be 1 or more": (
                 self.checkpoint_every >= 1
             ),
-            f"vote_weight is {self.vote_weight!r}; it must be one of "
-            f"{', '.join(get_args(VoteWeight))}": self.vote_weight in get_args(VoteWeight),
-            f"vote_weight is {self.vote_weight!r}, but the allocate part takes no weights: "
-            f"{self.allocate.refuses.get('weights')}": (
-                self.vote_weight == "equal" or "weights" not in self.allocate.refuses
-            ),
             f"tracker.most_kept is {self.tracker.most_kept}, but the allocate part takes no carried "
             f"votes: {self.allocate.refuses.get('carried')}": (
                 self.tracker.most_kept == 0 or "carried" not in self.allocate.refuses
             ),
         }
-        if problems := [problem for problem, holds in checks.items() if not holds]:
+        problems = [problem for problem, holds in checks.items() if not holds]
+        problems += weight_problems(self.vote_weight, self.allocate)
+        if problems:
             raise SettingsError(problems)
