@@ -1,10 +1,10 @@
 """What a visit leaves behind: labels are compared by meaning, not by how they are written."""
 
 from optpo.data import AnswerClasses, AnswerSettings
-from optpo.sampling.scheduler import Ballot
+from optpo.sampling.ballot import Ballot
 from optpo.training.drift import Probe
 from optpo.training.prompt_state import PromptStore
-from optpo.training.visits import carried_votes, remember_visit
+from optpo.training.visits import Visit, carried_votes, remember_visit
 from optpo.voting import OptpoRule, Tally, VoteTracker
 
 NUMERIC = AnswerSettings(extract="last-number", compare="numeric")
@@ -15,7 +15,7 @@ def visit(store: PromptStore, *answers: str) -> bool | None:
     classes = AnswerClasses(NUMERIC)
     tally = Tally(tuple(classes.classify(answer) for answer in answers))
     ballot = Ballot("q", (1,), classes, tally, decision=OptpoRule(floor=1).decide(tally))
-    return remember_visit(store, VoteTracker(longest_rest=4), ballot, carried={}, probes=())
+    return remember_visit(store, VoteTracker(longest_rest=4), Visit(ballot))
 
 
 def test_an_answer_written_another_way_is_no_new_label() -> None:
@@ -45,8 +45,8 @@ def test_votes_are_carried_with_their_probes_and_fade_with_the_drift() -> None:
     tally = Tally((classes.classify("7"), classes.classify("7"), classes.classify("8")))
     ballot = Ballot("q", (1,), classes, tally, decision=OptpoRule(floor=1).decide(tally))
     probe = Probe((5,), (-0.5,))
-    remember_visit(store, tracker, ballot, carried={"7": 1.5}, probes=(probe,))
+    remember_visit(store, tracker, Visit(ballot, carried={"7": 1.5}, probes=(probe,)))
     assert (store["q"].votes, store["q"].probes) == ({"7": 3.5, "8": 1}, (probe,))
     assert carried_votes(store, tracker, {"q": 0.03})["q"]["7"] == 3.5 * 2**-0.5
-    remember_visit(store, tracker, ballot, carried={"7": 1.5}, probes=())
+    remember_visit(store, tracker, Visit(ballot, carried={"7": 1.5}))
     assert store["q"].votes == {}

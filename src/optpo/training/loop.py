@@ -1,4 +1,4 @@
-"""Test-time policy optimization: step by step through the eight stages, saved after every step."""
+"""Test-time policy optimization: a run that evaluates, takes its steps, saves them and stops."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,22 +6,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
-from optpo.batch import RolloutBatch, pack
 from optpo.errors import RunStoppedError, StorageError
-from optpo.sampling.scheduler import Ballot
-from optpo.sampling.weights import VoteWeight
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from optpo.training.drift import drifts, take_probes
-from optpo.training.evaluation import Voter, accuracy
+from optpo.training.evaluation import accuracy, policy_voter
 from optpo.training.interruption import stop_on_signal
 from optpo.training.ledger import Ledger
 from optpo.training.loading import load_policy
 from optpo.training.preflight import check_training
-from optpo.training.prompt_state import PromptStore, is_audited, questions_of_step
+from optpo.training.prompt_state import PromptStore
 from optpo.training.questions import (
     QUESTIONS,
     UNSEEN,
@@ -29,16 +23,12 @@ from optpo.training.questions import (
     question_rows,
     questions_of_run,
 )
-from optpo.training.reference import reference_logps
 from optpo.training.run_directory import RunDirectory
-from optpo.training.schedule import learning_rate_factor
 from optpo.training.settings import RunSettings
-from optpo.training.step_rows import metrics_row, rollout_rows, verdict_rows
+from optpo.training.step import Stages
 from optpo.training.summary import summarise
-from optpo.training.update import StepTargets, behaviour, make_optimizer, update
 from optpo.training.view import RunView, Tracker
-from optpo.training.visits import carried_votes, remember_visit
-from optpo.voting import FixedRule, StoppingRule
+from optpo.voting import FixedRule
 
 
 def adapt(
@@ -96,10 +86,8 @@ class _Run:
         check_training(self.policy, list(self.prompts.values()))
         if settings.advantage.needs_critic:
             self.policy.add_value_head()
-        self.optimizer = make_optimizer(self.policy, settings.update)
-        self.reference = reference_logps(settings, self.policy)
-        self.voter = stack.enter_context(Voter(self.policy, sample, data.answers))
-        self.store = PromptStore()
+        self.voter = stack.enter_context(policy_voter(self.policy, sample, data.answers))
+        self.stages = Stages(settings, self.policy, self.voter, self.questions, self.prompts)
         self.ledger = Ledger()
         self.step = self.saved = 0
         self.stop_asked = stack.enter_context(stop_on_signal(view.guard))
@@ -107,7 +95,7 @@ class _Run:
     def to_the_end(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or from the start."""
         self.view.start({"recipe": self.settings.recipe, "steps": self.settings.steps})
-        checkpoint = load_checkpoint(self._checkpoints, self.policy, self.optimizer)
+        checkpoint = load_checkpoint(self._checkpoints, self.policy, self.stages.optimizer)
         if checkpoint is None:
             self.directory.forget_after(-1)
             self.directory.replace(QUESTIONS, question_rows(self.questions.values()))
@@ -116,14 +104,14 @@ class _Run:
             self._save()
         else:
             self.step = self.saved = checkpoint.step
-            self.store = PromptStore.from_json(checkpoint.state["prompts"])
+            self.stages.store = PromptStore.from_json(checkpoint.state["prompts"])
             self.ledger = Ledger(**checkpoint.state["ledger"])
             self.directory.forget_after(self.step)
             for row in self.directory.rows("evaluations.jsonl"):
                 self.view.evaluation(row)
             for row in self.directory.rows("metrics.jsonl"):
                 self.view.step(row)
-        self.voter.engine.update_weights(self.policy.version)
+        self.voter.update_weights(self.policy.version)
         while not self._at_the_end:
             self._stop_if_asked()
             self.step += 1
@@ -131,7 +119,7 @@ class _Run:
             every, last = self.settings.evaluate.every, self._at_the_end
             if last or (every and self.step % every == 0):
                 self._timed(self._evaluate)
-            if last or self.step % self.settings.checkpoint_every == 0 or self.stop_asked():
+            if last or self.step % self.settings.checkpoint_every == 0:
                 self._save()
         self.policy.save(self.directory.path / "final")
         if self.step < self.settings.steps:
@@ -146,129 +134,22 @@ class _Run:
         return summary
 
     def _one_step(self) -> None:
-        """The stages once, prompts to update."""
-        settings, began = self.settings, time.monotonic()
-        scheduled = questions_of_step(
-            list(self.prompts), settings.prompts.questions_per_step, settings.seed, self.step
-        )
-        names = self.store.awake(scheduled)
-        probes = {name: self.store[name].probes for name in names}
-        moved = drifts(self.policy, self.prompts, probes)
-        carried = carried_votes(self.store, settings.tracker, moved)
-        ballots = self.voter.ballots({name: self.prompts[name] for name in names}, carried)
-        purpose = f"train {self.step}"
-        self._vote(ballots, settings.allocate, purpose, "sampling", settings.vote_weight)
-        sampled = time.monotonic()
-        audits = self._audit(ballots)
-        audited = time.monotonic()
-        tracker = settings.tracker
-        left = take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
-        flips = [
-            remember_visit(
-                self.store,
-                tracker,
-                ballot,
-                carried=carried.get(ballot.prompt_id, {}),
-                probes=left.get(ballot.prompt_id, ()),
-            )
-            for ballot in ballots
-        ]
-        batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
-        rewards = settings.reward(batch)
-        keep = settings.select(batch, rewards)
-        row = metrics_row(self.voter, ballots, audits, self.questions, batch, rewards, keep, flips)
-        row |= {
-            "questions_rested": len(scheduled) - len(names),
-            "votes_carried": sum(sum(votes.values()) for votes in carried.values()),
-            "drift": sum(moved.values()) / len(moved) if moved else None,
-        }
-        row["guards"] = settings.guards.alarms(
-            row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]
-        )
-        if row["guards"]:
-            keep = torch.zeros_like(keep)
-            row |= {"rollouts_kept": 0, "tokens_kept": 0, "tokens_untrained": row["tokens"]}
-        advantages = torch.full((batch.rollouts,), torch.nan)
-        if keep.any():
-            metrics, advantages[keep] = self._update(batch.select(keep), rewards[keep])
-            row |= metrics
-            if skipped := int(metrics["skipped_updates"]):
-                row["guards"].append(
-                    f"{skipped} of {settings.update.epochs * settings.update.minibatches} optimiser "
-                    "steps skipped: loss or gradient was not finite"
-                )
-        row["seconds_sampling"] = sampled - began
-        row["seconds_update"] = time.monotonic() - audited
+        """Sample and learn, and write down what was done."""
+        began = time.monotonic()
+        sampled = self.stages.sample(self.step, self._progress)
+        rows = self.stages.learn(sampled)
+        row = rows.metrics
         row["seconds"] = time.monotonic() - began
         self.ledger.add_step(row)
         row["tokens_total"] = self.ledger.tokens_spent
         row["fixed_budget_tokens_total"] = self.ledger.fixed_budget_tokens
-        row = {"step": self.step, "version": self.policy.version, **row}
-        rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]
-        self.directory.append(
-            f"rollouts/step-{self.step:05d}.jsonl",
-            rollout_rows(rollouts, keep, rewards, advantages),
-        )
-        self.directory.append(
-            "verdicts.jsonl", verdict_rows(self.step, self.voter, ballots, audits, self.questions)
-        )
+        self.directory.append(f"rollouts/step-{self.step:05d}.jsonl", rows.rollouts)
+        self.directory.append("verdicts.jsonl", rows.verdicts)
         self.directory.append("metrics.jsonl", [row])
         self._show_step(row)
 
-    def _update(self, batch: RolloutBatch, rewards: Tensor) -> tuple[dict[str, float], Tensor]:
-        """Move the policy by the rollouts kept; returns metrics, and mean advantages a rollout."""
-        settings = self.settings
-        logp_old, values = behaviour(self.policy, settings.update, batch)
-        advantages, returns = settings.advantage(batch, rewards, values)
-        targets = StepTargets(
-            advantages=advantages,
-            logp_old=logp_old,
-            logp_ref=self.reference(batch) if self.reference else None,
-            values_old=values,
-            returns=returns,
-        )
-        total = settings.steps * settings.update.epochs * settings.update.minibatches
-        metrics = update(
-            self.policy,
-            self.optimizer,
-            settings.objective,
-            settings.update,
-            batch,
-            targets,
-            lambda done: learning_rate_factor(settings.update, done, total),
-        )
-        self.voter.engine.update_weights(self.policy.version)
-        sums = torch.zeros(batch.rollouts).index_add(0, batch.token_rollouts, advantages)
-        return metrics, sums / batch.lengths
-
-    def _vote(
-        self,
-        ballots: Sequence[Ballot],
-        rule: StoppingRule,
-        purpose: str,
-        stage: str,
-        weight: VoteWeight = "equal",
-    ) -> None:
-        self.voter.vote(
-            ballots,
-            rule,
-            seed=self.settings.seed,
-            purpose=purpose,
-            on_verdict=lambda done, total: self.view.progress(stage, done, total, "questions"),
-            weight=weight,
-        )
-
-    def _audit(self, ballots: Sequence[Ballot]) -> dict[str, Ballot]:
-        """Take the vote of some questions on to the cap, on copies that are not trained on."""
-        settings = self.settings
-        chosen = [
-            self.voter.copy(ballot)
-            for ballot in ballots
-            if is_audited(ballot.prompt_id, settings.audit, settings.seed, self.step)
-        ]
-        to_the_cap = FixedRule(votes=settings.allocate.cap)
-        self._vote(chosen, to_the_cap, f"train {self.step}", "audit", settings.vote_weight)
-        return {ballot.prompt_id: ballot for ballot in chosen}
+    def _progress(self, stage: str, done: int, total: int) -> None:
+        self.view.progress(stage, done, total, "questions")
 
     def _show_step(self, row: dict[str, Any]) -> None:
         self.view.step(row)
@@ -293,8 +174,13 @@ class _Run:
             if samples == 0 or not known:
                 continue
             ballots = self.voter.ballots(known)
-            rule = FixedRule(votes=samples)
-            self._vote(ballots, rule, f"evaluate {name} {self.step}", "evaluation")
+            self.voter.vote(
+                ballots,
+                FixedRule(votes=samples),
+                seed=self.settings.seed,
+                purpose=f"evaluate {name} {self.step}",
+                on_verdict=lambda done, total: self._progress("evaluation", done, total),
+            )
             self.ledger.tokens_evaluation += sum(ballot.tokens for ballot in ballots)
             reached = accuracy(self.voter, ballots, questions)
             assert reached is not None
@@ -311,9 +197,9 @@ class _Run:
 
     def _save(self) -> None:
         self.saved = self.step
-        state = {"prompts": self.store.to_json(), "ledger": self.ledger.to_json()}
+        state = {"prompts": self.stages.store.to_json(), "ledger": self.ledger.to_json()}
         save_checkpoint(
-            self._checkpoints, self.policy, self.optimizer, Checkpoint(self.step, state)
+            self._checkpoints, self.policy, self.stages.optimizer, Checkpoint(self.step, state)
         )
 
     def _timed(self, work: Callable[[], None]) -> None:

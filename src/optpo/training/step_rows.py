@@ -9,15 +9,15 @@ from torch import Tensor
 from optpo.batch import RolloutBatch, segment_spread
 from optpo.data import Question
 from optpo.rollout import Rollout
-from optpo.sampling.scheduler import Ballot
-from optpo.training.evaluation import Voter, accuracy, verdict_of
+from optpo.sampling.voter import Voter, verdict_of
+from optpo.training.evaluation import accuracy
 from optpo.training.ledger import fixed_budget_tokens
+from optpo.training.visits import Visit
 
 
 def metrics_row(
     voter: Voter,
-    ballots: Sequence[Ballot],
-    audits: Mapping[str, Ballot],
+    visits: Sequence[Visit],
     questions: Mapping[str, Question],
     batch: RolloutBatch,
     rewards: Tensor,
@@ -25,6 +25,7 @@ def metrics_row(
     flips: Sequence[bool | None],
 ) -> dict[str, Any]:
     """What a step was before its update; gold is read here, to report, and nowhere else in it."""
+    ballots = [visit.ballot for visit in visits]
     reached = accuracy(voter, ballots, questions)
     judged = [
         voter.correct(ballot.label, gold)
@@ -36,7 +37,7 @@ def metrics_row(
     tokens, kept = int(batch.lengths.sum()), int(batch.lengths[keep].sum())
     rewarded = ~rewards.isnan()
     spread = segment_spread(rewards[rewarded], batch.groups[rewarded], batch.group_count)
-    before_audit = sum(ballot.tokens for ballot in ballots if ballot.prompt_id in audits)
+    drifts = [visit.drift for visit in visits if visit.drift is not None]
     return {
         "accuracy": None if reached is None else reached.mean,
         "label_accuracy": sum(judged) / len(judged) if judged else None,
@@ -50,7 +51,9 @@ def metrics_row(
         "tokens_kept": kept,
         "tokens_untrained": tokens - kept,
         "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
-        "tokens_audit": sum(audit.tokens for audit in audits.values()) - before_audit,
+        "tokens_audit": sum(
+            visit.audit.tokens - visit.ballot.tokens for visit in visits if visit.audit is not None
+        ),
         "fixed_budget_tokens": fixed_budget_tokens(ballots),
         "verdicts": {kind: kinds.count(kind) for kind in ("decided", "capped", "tied", "empty")},
         "undecided_share": 1 - kinds.count("decided") / len(kinds),
@@ -62,21 +65,22 @@ def metrics_row(
         "label_flip_rate": sum(known_flips) / len(known_flips) if known_flips else None,
         "loss": None,
         "gradient_norm": None,
+        "votes_carried": sum(sum(visit.carried.values()) for visit in visits),
+        "drift": sum(drifts) / len(drifts) if drifts else None,
     }
 
 
 def verdict_rows(
     step: int,
     voter: Voter,
-    ballots: Sequence[Ballot],
-    audits: Mapping[str, Ballot],
+    visits: Sequence[Visit],
     questions: Mapping[str, Question],
 ) -> Iterator[dict[str, Any]]:
     """A line a question: its verdict, whether it was right, and what its audit found."""
-    for ballot in ballots:
+    for visit in visits:
+        ballot, audit = visit.ballot, visit.audit
         gold = questions[ballot.prompt_id].gold
         known = gold is not None and ballot.leading is not None
-        audit = audits.get(ballot.prompt_id)
         yield {
             "step": step,
             **verdict_of(ballot).to_json(),

@@ -1,11 +1,31 @@
 """What a visit of a question brings along from the last one, and what it leaves for the next."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from optpo.sampling.scheduler import Ballot
+from optpo.sampling.ballot import Ballot
 from optpo.training.drift import Probe
 from optpo.training.prompt_state import PromptStore
 from optpo.voting import VoteTracker, remember
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One question's visit.
+
+    Attributes:
+        ballot: its vote.
+        carried: the votes that earlier visits brought along, by answer.
+        drift: how far the policy has moved on it since the last visit, nats a token, where known.
+        probes: rollouts to measure that by at the next visit.
+        audit: its vote taken on to the cap, where it was.
+    """
+
+    ballot: Ballot
+    carried: Mapping[str, float] = field(default_factory=dict)
+    drift: float | None = None
+    probes: tuple[Probe, ...] = ()
+    audit: Ballot | None = None
 
 
 def carried_votes(
@@ -20,18 +40,12 @@ def carried_votes(
     }
 
 
-def remember_visit(
-    store: PromptStore,
-    tracker: VoteTracker,
-    ballot: Ballot,
-    *,
-    carried: Mapping[str, float],
-    probes: tuple[Probe, ...],
-) -> bool | None:
+def remember_visit(store: PromptStore, tracker: VoteTracker, visit: Visit) -> bool | None:
     """Record a visit that has ended; whether the question's label changed, none if there was none.
 
     Votes are kept only with probes, without which nobody could say how far they still count.
     """
+    ballot = visit.ballot
     name, tally = ballot.prompt_id, ballot.tally
     before = store[name]
     # The old label may be written another way this time: classes are compared, not texts.
@@ -41,5 +55,6 @@ def remember_visit(
     same = ballot.decided and ballot.label_class == old
     flipped = store.visit(name, before.label if same else ballot.label)
     new = {ballot.classes.labels[vote]: count for vote, count in tally.counts.items()}
-    store.remember(name, remember(carried, 1.0, new) if probes else {}, probes, rest)
+    votes = remember(visit.carried, 1.0, new) if visit.probes else {}
+    store.remember(name, votes, visit.probes, rest)
     return flipped
