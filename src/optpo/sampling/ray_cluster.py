@@ -1,0 +1,80 @@
+"""Which Ray a pool of engines runs on: one that is there, or one begun here."""
+
+import math
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from optpo.errors import EngineError, SettingsError
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """How many workers, what each needs, and where.
+
+    Args:
+        workers: engines, each in a process of its own.
+        resources: of each worker, by Ray's names: "CPU", "GPU", or those that a cluster gives its
+            nodes.
+        address: of a cluster, or "auto"; none: the Ray that this process is connected to, that of
+            RAY_ADDRESS, or else one begun on this machine.
+        restarts: how often each worker is begun anew after its process, node or engine has failed.
+        start_seconds: how long to wait for workers to come up while there is none to go on with.
+    """
+
+    workers: int = 2
+    resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    address: str | None = None
+    restarts: int = 3
+    start_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"workers is {self.workers}; it must be 1 or more": self.workers >= 1,
+            f"restarts is {self.restarts}; it must be 0 or more": self.restarts >= 0,
+            f"start_seconds is {self.start_seconds}; it must be above 0": self.start_seconds > 0,
+        } | {
+            f"resources.{name} is {amount}; it must be 0 or more": amount >= 0
+            for name, amount in self.resources.items()
+        }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
+
+
+def connect(settings: RaySettings) -> bool:
+    """Connect this process to Ray, or begin one here; whether there was a need to."""
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        # A Ray begun here obeys this process and its children alone. Ray reads this when it is
+        # imported; left to itself it writes a key into the home folder.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        import ray
+    except ImportError as error:
+        raise SettingsError(
+            ["a pool of engines needs a package that is missing: pip install 'optpo[ray]'"]
+        ) from error
+    if ray.is_initialized():
+        return False
+    # Nothing of Ray's goes to standard output, where results belong.
+    quietly: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is not None:
+        try:
+            ray.init(address, **quietly)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise EngineError(f"no Ray cluster can be reached at {address!r}: {error}") from error
+        return True
+    needs = {name: amount * settings.workers for name, amount in settings.resources.items()}
+    needs.pop("GPU", None)
+    ray.init(
+        "local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(needs.pop("CPU", 0))),
+        resources=needs,
+        include_dashboard=False,
+        **quietly,
+    )
+    return True
