@@ -1,10 +1,11 @@
 # Everything needs only Python 3.11 or newer, git and make; it is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test test-fast lint browser clean
+.PHONY: demo test test-fast test-vllm lint browser clean
 
 demo: $(VENV)/.train
 	@if [ -d runs/demo ] && [ ! -f runs/demo/summary.json ]; then \
@@ -14,13 +15,21 @@ demo: $(VENV)/.train
 	fi
 
 # No test needs a network, and none should wait for one.
-test test-fast: export HF_HUB_OFFLINE := 1
+test test-fast test-vllm: export HF_HUB_OFFLINE := 1
 
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile fast
+
+# vLLM pins what optpo does not, so it has an environment of its own. It is kept from binding itself to
+# cores that others use, and from compiling: models this small are no faster for it.
+test-vllm: export OMP_NUM_THREADS := 1
+test-vllm: export VLLM_CPU_OMP_THREADS_BIND := nobind
+test-vllm: export TORCHDYNAMO_DISABLE := 1
+test-vllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest -m vllm tests/sampling/test_vllm_*.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -47,5 +56,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.train
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
 	touch $@
 
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(VLLM) runs build dist
