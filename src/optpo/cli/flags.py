@@ -61,11 +61,13 @@ class SettingsFlags:
             "seed": self.seed,
         }
         given = {key: value for key, value in own.items() if value is not None}
-        return build_settings(
-            self.recipe,
+        return build_settings(self.recipe, *self.layers(), {**given, **(flags or {})})
+
+    def layers(self) -> tuple[list[Path], list[str]]:
+        """The files of settings and the assignments, in the order they were given."""
+        return (
             [file for files in self.config for file in files],
             [assignment for several in self.assignments for assignment in several],
-            {**given, **(flags or {})},
         )
 
 

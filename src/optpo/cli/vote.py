@@ -2,34 +2,50 @@
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from tyro.conf import arg
 
 from optpo.cli.flags import SettingsFlags
 from optpo.cli.lines import open_lines
 from optpo.cli.output import show, show_aside
-from optpo.errors import SettingsError
+from optpo.cli.vote_summary import in_words, recorded_votes, rollout_line, summarise
+from optpo.errors import EngineError, RunStoppedError, SettingsError
 
 if TYPE_CHECKING:
     from optpo.data import Question
     from optpo.sampling.ballot import Ballot
     from optpo.sampling.budgeted import Budget
+    from optpo.sampling.engine import Prompt
+    from optpo.sampling.vote_settings import VoteSettings
     from optpo.sampling.voter import Voter
-    from optpo.voting import StoppingRule
+    from optpo.training.settings import RunSettings
+
+    Settings = Union[RunSettings, VoteSettings]  # noqa: UP007
+    Opened = tuple[Voter, list[Ballot]]
 
 
 @dataclass(frozen=True)
 class Vote(SettingsFlags):
     """Answer questions by adaptive majority vote, without training.
 
-    One verdict a line as JSON, written as soon as it is reached.
+    One verdict a line as JSON, written as soon as it is reached. With --out FILE a vote that was
+    interrupted goes on where it was when it is called again: until it ends, FILE.journal holds its
+    rollouts.
     """
 
+    endpoint: Annotated[
+        str | None, arg(metavar="URL", help_behavior_hint="(default: in this process)")
+    ] = None
+    """Sample from a server of the OpenAI protocol; --model is then its name there.
+
+    Its key comes from the environment variable OPENAI_API_KEY.
+    """
     out: Annotated[str, arg(metavar="FILE|-")] = "-"
     """Where the verdicts go; - is standard output."""
     rollouts: Annotated[
@@ -56,50 +72,70 @@ class Vote(SettingsFlags):
 
     def run(self) -> None:
         """Vote, and say how it went."""
-        settings = self.settings()
+        settings = self.settings() if self.endpoint is None else self._server_settings()
         budget = self._budget(settings.sample.max_new_tokens)
         from optpo.data import load_questions
-        from optpo.reporting.terminal import open_view
-        from optpo.sampling.voter import verdict_of
-        from optpo.training.evaluation import policy_voter
-        from optpo.training.loading import load_policy
-        from optpo.training.questions import prompt_tokens
 
         questions = load_questions(settings.data.questions, settings.data.limit)
+        if self.out == "-":
+            self._vote(settings, questions, budget)
+            return
+        journal = f"{self.out}.journal"
+        try:
+            self._vote(settings, questions, budget, Path(journal).expanduser())
+        except KeyboardInterrupt:
+            raise RunStoppedError(
+                f"interrupted; {journal} holds what was sampled: the same call goes on"
+            ) from None
+        except EngineError as error:
+            raise EngineError(
+                f"{error}\n{journal} holds what was sampled: the same call goes on"
+            ) from error
+
+    def _vote(
+        self,
+        settings: "Settings",
+        questions: "Sequence[Question]",
+        budget: "Budget | None",
+        journal_path: Path | None = None,
+    ) -> None:
+        from optpo.reporting.terminal import open_view
+        from optpo.sampling.journal import open_journal
+        from optpo.sampling.recorded_engine import RecordedEngine
+        from optpo.sampling.voter import verdict_of
+
+        gold = {question.id: question.gold for question in questions}
         with ExitStack() as stack:
-            write_verdict = stack.enter_context(open_lines(self.out, "--out"))
-            write_rollout = stack.enter_context(open_lines(self.rollouts, "--rollouts"))
-            write_record = stack.enter_context(open_lines(self.record, "--record"))
-            policy = load_policy(settings.model, settings.sample.temperature)
-            prompts = prompt_tokens(
-                policy, questions, settings.model, settings.data, settings.sample.max_new_tokens
-            )
-            voter = stack.enter_context(
-                policy_voter(policy, settings.sample, settings.data.answers)
-            )
+            journal = None
+            about = _about(settings, questions, budget)
+            # Another vote's files are not touched: an old journal is read before they are opened, a
+            # new one is begun after.
+            again = journal_path is not None and journal_path.exists()
+            if again and journal_path is not None:
+                journal = stack.enter_context(open_journal(journal_path, about))
+            write_verdict, write_rollout, write_record = (
+                stack.enter_context(open_lines(name, flag, again=again))
+                for name, flag in (
+                    (self.out, "--out"), (self.rollouts, "--rollouts"), (self.record, "--record"),
+                )
+            )  # fmt: skip
+            if journal is None and journal_path is not None:
+                journal = stack.enter_context(open_journal(journal_path, about))
             view = stack.enter_context(open_view(sys.stderr))
+            voter, ballots = _open(settings, questions, view.guard)
+            if journal is not None:
+                voter.engine = RecordedEngine(journal.stored, voter.engine, journal.append)
+            stack.enter_context(voter)
 
             def finished(ballot: "Ballot") -> None:
                 write_verdict(verdict_of(ballot).to_json())
                 for rollout in ballot.rollouts:
-                    write_rollout(
-                        {
-                            "prompt_id": rollout.prompt_id,
-                            "index": rollout.index,
-                            "answer": rollout.answer,
-                            "finish": rollout.finish,
-                            "tokens": len(rollout.tokens),
-                            "text": rollout.text,
-                        }
-                    )
-
+                    write_rollout(rollout_line(rollout))
                 if ballot.rollouts:
-                    write_record(_recorded(voter, ballot, gold[ballot.prompt_id], model))
+                    known = gold[ballot.prompt_id]
+                    write_record(recorded_votes(voter, ballot, known, _model_name(settings)))
 
-            gold = {question.id: question.gold for question in questions}
-            model = settings.model.name or "embedded"
-            ballots = voter.ballots(prompts)
-            voter.vote(
+            occupancy = voter.vote(
                 ballots,
                 settings.allocate,
                 seed=settings.seed,
@@ -107,12 +143,42 @@ class Vote(SettingsFlags):
                 on_verdict=lambda done, total: view.progress("vote", done, total, "questions"),
                 on_ballot=finished,
                 weight=settings.vote_weight,
+                schedule=settings.schedule,
                 budget=budget,
             )
-            summary = _summary(voter, ballots, questions, settings.allocate, budget)
+            summary = summarise(voter, ballots, questions, settings.allocate, budget, occupancy)
+            if settings.schedule == "biased_arrival_order":
+                view.guard(
+                    "votes were counted in the order of arrival: short answers count more often, and "
+                    "what the rule promises does not hold"
+                )
+            refused = [ballot for ballot in ballots if ballot.error is not None]
+            if journal is not None and not refused:
+                journal.finish()
         # Where standard output holds the verdicts, nothing else goes there.
         tell = show_aside if self.out == "-" else show
-        tell(json.dumps(summary) if self.json else _in_words(summary))
+        tell(json.dumps(summary) if self.json else in_words(summary))
+        if refused:
+            raise EngineError(_refusals(refused))
+
+    def _server_settings(self) -> "VoteSettings":
+        """The settings of a vote against a server.
+
+        Raises:
+            SettingsError: everything that is wrong in them.
+        """
+        if self.data is None:
+            raise SettingsError(["--endpoint needs --data: questions for the server's model"])
+        from optpo.recipes import build_vote_settings
+
+        own = {
+            "endpoint.url": self.endpoint,
+            "endpoint.model": self.model,
+            "data.questions": self.data,
+            "seed": self.seed,
+        }
+        given = {key: value for key, value in own.items() if value is not None}
+        return build_vote_settings(self.recipe, *self.layers(), given)
 
     def _budget(self, longest: int) -> "Budget | None":
         from optpo.sampling.budgeted import Budget
@@ -124,75 +190,71 @@ class Vote(SettingsFlags):
         return None if self.budget_votes is None else Budget(self.budget_votes, "votes")
 
 
-def _recorded(voter: "Voter", ballot: "Ballot", gold: str | None, model: str) -> dict[str, Any]:
-    """One question's votes as `optpo replay` reads them: equal answers are written alike."""
-    labels, votes = ballot.classes.labels, ballot.tally.votes
-    row: dict[str, Any] = {
-        "id": ballot.prompt_id,
-        "model": model,
-        "answers": ["" if vote < 0 else labels[vote] for vote in votes],
-        "tokens": [len(rollout.tokens) for rollout in ballot.rollouts],
-    }
-    if gold is None:
-        return row
-    right = [voter.correct(label, gold) for label in labels]
-    return row | {"gold": gold, "correct": [vote >= 0 and right[vote] for vote in votes]}
+def _open(
+    settings: "Settings", questions: "Sequence[Question]", notice: Callable[[str], None]
+) -> "Opened":
+    """The voter, and a ballot a question: of a model in this process, or of a server."""
+    from optpo.sampling.vote_settings import VoteSettings
+
+    sample, answers = settings.sample, settings.data.answers
+    if isinstance(settings, VoteSettings):
+        from optpo.sampling.openai_engine import open_endpoint
+        from optpo.sampling.voter import Voter
+
+        # Its completions have a text of their own.
+        engine = open_endpoint(settings.endpoint, sample, notice)
+        voter = Voter(engine, lambda tokens: "", sample, answers)
+        return voter, voter.text_ballots(_prompts(questions, settings.data.template))
+    from optpo.training.evaluation import policy_voter
+    from optpo.training.loading import load_policy
+    from optpo.training.questions import prompt_tokens
+
+    policy = load_policy(settings.model, sample.temperature)
+    prompts = prompt_tokens(policy, questions, settings.model, settings.data, sample.max_new_tokens)
+    voter = policy_voter(policy, sample, answers)
+    return voter, voter.ballots(prompts)
 
 
-def _summary(
-    voter: "Voter",
-    ballots: "Sequence[Ballot]",
-    questions: "Sequence[Question]",
-    rule: "StoppingRule",
-    budget: "Budget | None",
-) -> dict[str, Any]:
-    gold = {question.id: question.gold for question in questions}
-    right = {
-        ballot.prompt_id: voter.correct(ballot.leading, known)
-        for ballot in ballots
-        if (known := gold[ballot.prompt_id]) is not None
-    }
-    judged = [
-        right[ballot.prompt_id]
-        for ballot in ballots
-        if ballot.decided and ballot.prompt_id in right
-    ]
-    rollouts = sum(ballot.tally.total for ballot in ballots)
+def _prompts(questions: "Sequence[Question]", template: str) -> "dict[str, Prompt]":
+    """What a server is asked, by question."""
     return {
-        "questions": len(ballots),
-        "verdicts": dict(
-            Counter(str(ballot.decision.kind) for ballot in ballots if ballot.decision)
-        ),
-        "rollouts": rollouts,
-        "rollouts_at_cap": rule.cap * len(ballots),
-        "tokens": sum(ballot.tokens for ballot in ballots),
-        "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
-        "label_accuracy": sum(judged) / len(judged) if judged else None,
-        "leading_accuracy": sum(right.values()) / len(right) if right else None,
-        "budget": None if budget is None else _under_budget(budget, ballots, rule),
+        question.id: template.replace("{prompt}", question.prompt)
+        if isinstance(question.prompt, str)
+        else question.prompt
+        for question in questions
     }
 
 
-def _under_budget(
-    budget: "Budget", ballots: "Sequence[Ballot]", rule: "StoppingRule"
+def _about(
+    settings: "Settings", questions: "Sequence[Question]", budget: "Budget | None"
 ) -> dict[str, Any]:
-    costs = {
-        "tokens": sum(ballot.tokens + ballot.cancelled_tokens for ballot in ballots),
-        "votes": sum(ballot.tally.total + ballot.cancelled_rollouts for ballot in ballots),
+    """Everything that decides a vote's rollouts and verdicts, as a journal remembers it."""
+    from optpo.recipes import settings_to_mapping
+
+    mapping = settings_to_mapping(settings)
+    sample = {key: value for key, value in mapping["sample"].items() if key != "rows"}
+    asked = json.dumps([[question.id, str(question.prompt)] for question in questions])
+    return {
+        "model": _model_name(settings),
+        "questions": f"{len(questions)}, {blake2b(asked.encode(), digest_size=8).hexdigest()}",
+        "template": settings.data.template,
+        "answers": mapping["data"]["answers"],
+        "sample": sample,
+        **{key: mapping[key] for key in ("seed", "allocate", "vote_weight", "schedule")},
+        "budget": None if budget is None else [budget.amount, budget.unit],
     }
-    cut = [ballot for ballot in ballots if not rule.decide(ballot.tally).stop]
-    return {budget.unit: budget.amount, "spent": costs[budget.unit], "cut_short": len(cut)}
 
 
-def _in_words(summary: Mapping[str, Any]) -> str:
-    kinds = ", ".join(f"{count} {kind}" for kind, count in summary["verdicts"].items())
-    accuracy = summary["label_accuracy"]
-    known = "" if accuracy is None else f"; {accuracy:.1%} of the labels that can be checked right"
-    if budget := summary["budget"]:
-        known = f"; the budget cut {budget['cut_short']} questions short{known}"
-        if (leading := summary["leading_accuracy"]) is not None:
-            known += f"; {leading:.1%} of all leading answers right"
-    return (
-        f"{summary['questions']} questions: {kinds}; {summary['rollouts']} rollouts "
-        f"(cap {summary['rollouts_at_cap']}), {summary['tokens']} tokens{known}"
-    )
+def _model_name(settings: "Settings") -> str:
+    from optpo.sampling.vote_settings import VoteSettings
+
+    if isinstance(settings, VoteSettings):
+        return settings.endpoint.model or settings.endpoint.url
+    return settings.model.name or "embedded"
+
+
+def _refusals(refused: "Sequence[Ballot]") -> str:
+    shown = [f"{ballot.prompt_id!r}: {ballot.error}" for ballot in refused[:5]]
+    more = [f"... and {len(refused) - 5} more"] if len(refused) > 5 else []
+    told = "\n".join([*shown, *more])
+    return f"{len(refused)} questions were refused and have no verdict:\n{told}"

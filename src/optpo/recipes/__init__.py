@@ -3,6 +3,7 @@
 from optpo.recipes.load import (
     Recipe,
     build_settings,
+    build_vote_settings,
     read_recipe,
     recipe_names,
     settings_from_mapping,
@@ -12,6 +13,7 @@ from optpo.recipes.load import (
 __all__ = [
     "Recipe",
     "build_settings",
+    "build_vote_settings",
     "read_recipe",
     "recipe_names",
     "settings_from_mapping",

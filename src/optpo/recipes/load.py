@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from optpo.recipes.nearest import did_you_mean
 from optpo.recipes.reading import parse_assignment, read_mapping
 
 if TYPE_CHECKING:
+    from optpo.sampling.vote_settings import VoteSettings
     from optpo.training.settings import RunSettings
 
 _SUFFIXES = (".yaml", ".yml")
@@ -87,6 +88,49 @@ def build_settings(
         SettingsError: everything that is wrong in any of them, together.
     """
     problems: list[str] = []
+    layers = _layers(recipe_name, config_files, assignments, flags or {}, problems)
+    with _collected(problems):
+        settings = settings_from_mapping(_with_full_paths(_with_embedded(layers)))
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def build_vote_settings(
+    recipe_name: str,
+    config_files: Sequence[Path] = (),
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+) -> "VoteSettings":
+    """The same for a vote against a server. Needs no torch.
+
+    What a recipe or a file says of training is passed over; an assignment of it is an error.
+
+    Raises:
+        SettingsError: everything that is wrong in any of them, together.
+    """
+    from optpo.recipes.structure import from_mapping
+    from optpo.sampling.vote_settings import VoteSettings
+
+    problems: list[str] = []
+    *below, assigned = _layers(recipe_name, config_files, assignments, flags or {}, problems)
+    names = {field.name for field in fields(VoteSettings)}
+    used = [{key: value for key, value in layer.items() if key in names} for layer in below]
+    with _collected(problems):
+        settings = from_mapping(_with_full_paths(merge([*used, assigned])), VoteSettings)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _layers(
+    recipe_name: str,
+    config_files: Sequence[Path],
+    assignments: Sequence[str],
+    flags: Mapping[str, object],
+    problems: list[str],
+) -> list[Mapping[str, Any]]:
+    """The recipe, each file, and all assignments and flags; adds to `problems` what is wrong."""
     layers: list[Mapping[str, Any]] = []
     assigned: list[tuple[tuple[str, ...], Any]] = []
     with _collected(problems):
@@ -98,21 +142,17 @@ def build_settings(
     for assignment in assignments:
         with _collected(problems):
             assigned.append(parse_assignment(assignment))
-    for key, value in (flags or {}).items():
+    for key, value in flags.items():
         path = tuple(key.split("."))
         if path in dict(assigned):
             problems.append(f"{key} is given twice: by its flag and by --set")
         assigned.append((path, value))
     # One layer, so that a part and its settings may be assigned in any order.
     layers.append(_joined(assigned))
-    with _collected(problems):
-        settings = settings_from_mapping(_with_full_paths(_with_embedded(layers)))
-    if problems:
-        raise SettingsError(problems)
-    return settings
+    return layers
 
 
-def settings_to_mapping(settings: "RunSettings") -> dict[str, Any]:
+def settings_to_mapping(settings: "RunSettings | VoteSettings") -> dict[str, Any]:
     """All settings as plain YAML types, each stage with the name of its `part`.
 
     Raises:
@@ -130,8 +170,9 @@ def settings_from_mapping(mapping: Mapping[str, Any]) -> "RunSettings":
         SettingsError: unknown keys, wrong types and values out of range, all of them together.
     """
     from optpo.recipes.structure import from_mapping
+    from optpo.training.settings import RunSettings
 
-    return from_mapping(mapping)
+    return from_mapping(mapping, RunSettings)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from cattrs import ClassValidationError, Converter
 from cattrs.errors import ForbiddenExtraKeysError
@@ -16,7 +16,9 @@ from optpo.errors import SettingsError
 from optpo.recipes.nearest import did_you_mean
 from optpo.recipes.reading import read_number
 from optpo.recipes.registry import STAGES, default_part, part_class, part_name, parts
-from optpo.training.settings import RunSettings
+
+Settings = TypeVar("Settings")
+"""A dataclass of settings in which every stage it has is filled by a part."""
 
 Path = tuple[str, ...]
 
@@ -24,20 +26,20 @@ Path = tuple[str, ...]
 _UNIONS = (UnionType, type(Union[int, None]))  # noqa: UP007
 
 
-def to_mapping(settings: RunSettings) -> dict[str, Any]:
+def to_mapping(settings: object) -> dict[str, Any]:
     """All settings as plain YAML types, each stage with the name of its `part`.
 
     Raises:
         SettingsError: a stage is filled by a part that has no name.
     """
     mapping: dict[str, Any] = _plain(settings)
-    for stage in STAGES:
+    for stage in _stages(type(settings)):
         mapping[stage] = {"part": part_name(stage, getattr(settings, stage)), **mapping[stage]}
     return mapping
 
 
-def from_mapping(mapping: Mapping[str, Any]) -> RunSettings:
-    """The settings a mapping says; defaults where it says nothing.
+def from_mapping(mapping: Mapping[str, Any], kind: type[Settings]) -> Settings:
+    """The settings of this kind that a mapping says; defaults where it says nothing.
 
     Raises:
         SettingsError: unknown keys, wrong types and values out of range, all of them together.
@@ -46,9 +48,9 @@ def from_mapping(mapping: Mapping[str, Any]) -> RunSettings:
     faults: list[_Fault] = []
     while True:
         try:
-            settings = _converter.structure(rest, RunSettings)
+            settings = _converter.structure(rest, kind)
         except ClassValidationError as error:
-            found = list(_faults(error, ()))
+            found = list(_faults(error, (), kind))
         else:
             break
         # What is wrong keeps the rest from being built and checked: take it out and look again.
@@ -59,6 +61,11 @@ def from_mapping(mapping: Mapping[str, Any]) -> RunSettings:
     if faults:
         raise SettingsError([fault.problem for fault in faults])
     return settings
+
+
+def _stages(kind: type[Any]) -> list[str]:
+    """The stages among the settings of a kind: a setting of that name holds a part."""
+    return [field.name for field in fields(kind) if field.name in STAGES]
 
 
 def _plain(value: Any) -> Any:
@@ -167,9 +174,7 @@ def _is_entries(kind: Any) -> bool:
 
 
 def _section(kind: type[Any]) -> Any:
-    overrides = {}
-    if kind is RunSettings:
-        overrides = {stage: override(struct_hook=_stage(stage)) for stage in STAGES}
+    overrides = {stage: override(struct_hook=_stage(stage)) for stage in _stages(kind)}
     structure = make_dict_structure_fn(kind, _converter, **overrides)  # type: ignore[arg-type]
 
     def section(value: Any, _: Any) -> Any:
@@ -219,17 +224,17 @@ class _Fault:
         )
 
 
-def _faults(error: BaseException, path: Path) -> Iterator[_Fault]:
+def _faults(error: BaseException, path: Path, whole: type[Any]) -> Iterator[_Fault]:
     dotted = ".".join(path)
     if isinstance(error, ClassValidationError):
         attributes, others = error.group_exceptions()
         for inner, note in attributes:
-            yield from _faults(inner, (*path, note.name))
+            yield from _faults(inner, (*path, note.name), whole)
         for inner in others:
-            yield from _faults(inner, path)
+            yield from _faults(inner, path, whole)
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(map(str, error.extra_fields)):
-            yield _Fault((*path, key), _unknown((*path, key), error.cl))
+            yield _Fault((*path, key), _unknown((*path, key), error.cl, whole))
     elif isinstance(error, SettingsError):
         # A part's own message begins with the name of its setting.
         for problem in error.problems:
@@ -243,24 +248,25 @@ def _faults(error: BaseException, path: Path) -> Iterator[_Fault]:
         yield _Fault(path, f"{dotted}: {error}")
 
 
-def _unknown(path: Path, kind: type[Any]) -> str:
+def _unknown(path: Path, kind: type[Any], whole: type[Any]) -> str:
     *section, key = path
     names = [field.name for field in fields(kind)]
     stage = section[0] if len(section) == 1 and section[0] in STAGES else None
     if stage:
         names = ["part", *names]
-    near = did_you_mean(key, names) or _elsewhere(key, stage)
+    near = did_you_mean(key, names) or _elsewhere(key, stage, whole)
     return f"{'.'.join(path)} is no setting{near or '.'} There are: {', '.join(names)}"
 
 
-def _elsewhere(key: str, stage: str | None) -> str:
+def _elsewhere(key: str, stage: str | None, whole: type[Any]) -> str:
     """Where a setting of this name is: in another part of the stage, or in another section."""
     for part in parts()[stage] if stage else ():
         if key in {field.name for field in fields(part_class(str(stage), part))}:
             return f"; it belongs to {stage}.part {part}."
-    for section, settings in to_mapping(RunSettings()).items():
-        if isinstance(settings, dict) and key in settings and key != "part":
-            return f"; did you mean {section}.{key}?"
+    for section in fields(whole):
+        default = section.default_factory
+        if is_dataclass(default) and key in {setting.name for setting in fields(default)}:
+            return f"; did you mean {section.name}.{key}?"
     return ""
 
 

@@ -8,7 +8,7 @@ arrival, so a verdict does not depend on timing.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -33,6 +33,14 @@ computes the prompts of several questions at once."""
 
 OLDEST_EVERY = 4
 """Every so many picks the question that waited longest is next, however little its vote is worth."""
+
+
+def schedule_problems(schedule: Schedule) -> list[str]:
+    """What is wrong with the name of a schedule."""
+    known = get_args(Schedule)
+    if schedule in known:
+        return []
+    return [f"schedule is {schedule!r}; it must be one of {', '.join(known)}"]
 
 
 def take_votes(

@@ -1,6 +1,6 @@
 """Rollouts in a file of JSON Lines: written as they come, read to be replayed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,25 +36,31 @@ def read_rollouts(path: str | Path) -> dict[tuple[str, int], Completion]:
         DataError: the file cannot be read or holds nothing, lines are no rollouts, or one is there
             twice: says which lines and why.
     """
-    stored: dict[tuple[str, int], Completion] = {}
-    problems = Problems(str(path))
     try:
         with Path(path).open("rb") as file:
-            for place, record in json_records(file, problems):
-                try:
-                    key, completion = _read(record)
-                except (KeyError, TypeError, ValueError) as error:
-                    missing = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-                    problems.add(place, f"not a rollout: {missing}")
-                    continue
-                if key in stored:
-                    problems.add(place, f"rollout {key[1]} of question {key[0]!r} is there twice")
-                stored[key] = completion
+            stored = rollouts_in(file, str(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    problems.raise_any()
     if not stored:
         raise DataError(f"{path} holds no rollouts")
+    return stored
+
+
+def rollouts_in(lines: Iterable[bytes], source: str) -> dict[tuple[str, int], Completion]:
+    """The rollouts in these lines, which may be none; raises as `read_rollouts` does."""
+    stored: dict[tuple[str, int], Completion] = {}
+    problems = Problems(source)
+    for place, record in json_records(lines, problems):
+        try:
+            key, completion = _read(record)
+        except (KeyError, TypeError, ValueError) as error:
+            missing = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+            problems.add(place, f"not a rollout: {missing}")
+            continue
+        if key in stored:
+            problems.add(place, f"rollout {key[1]} of question {key[0]!r} is there twice")
+        stored[key] = completion
+    problems.raise_any()
     return stored
 
 

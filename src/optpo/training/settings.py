@@ -12,6 +12,7 @@ from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
 from optpo.rewards.majority import MajorityReward
 from optpo.sampling.engine import SampleSettings
+from optpo.sampling.scheduler import Schedule, schedule_problems
 from optpo.sampling.weights import VoteWeight, weight_problems
 from optpo.selection.decided import DecidedSelection
 from optpo.training.guards import GuardSettings
@@ -126,9 +127,17 @@ class RunSettings:
 
     `vote_weight` is what a vote weighs where the vote decides a label: "equal", "likelihood" (the
     geometric mean probability of the rollout's tokens) or "brevity" (less the longer it is);
-    evaluation counts every vote whole. `audit` is the share of questions a step whose vote is taken
-    on to the cap after the verdict, to see whether the full vote agrees; those rollouts are not
-    trained on.
+    evaluation counts every vote whole. `schedule` is "waves" (launch what could end a test) or
+    "speculative" (where slots would stand empty, also what may be needed): the same votes in other
+    times; or "biased_arrival_order" (count what comes first), which biases the votes. `audit` is
+    the share of questions a step whose vote is taken on to the cap after the verdict, to see whether
+    the full vote agrees; those rollouts are not trained on.
+
+    `overlap` 1 samples each step's questions while the policy is still updated for the step before,
+    with the weights as they were before that update: rollouts are one update older than the policy
+    that learns from them, and the objective sets it against the log-probs of the one that sampled.
+    It costs memory for one more copy of the weights that are trained and for a second key-value
+    cache, a scoring pass a step, and pays where two forwards at once are faster than two in turn.
     """
 
     recipe: str = "optpo"
@@ -139,6 +148,7 @@ class RunSettings:
     prompts: UniformPrompts = field(default_factory=UniformPrompts)
     allocate: StoppingRule = field(default_factory=OptpoRule)
     vote_weight: VoteWeight = "equal"
+    schedule: Schedule = "waves"
     tracker: VoteTracker = field(default_factory=VoteTracker)
     sample: SampleSettings = field(default_factory=SampleSettings)
     reward: Reward = field(default_factory=MajorityReward)
@@ -149,6 +159,7 @@ class RunSettings:
     guards: GuardSettings = field(default_factory=GuardSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     audit: float = 0.05
+    overlap: Literal[0, 1] = 0
     checkpoint_every: int = 1
     trackers: tuple[str, ...] = ()
 
@@ -156,6 +167,7 @@ class RunSettings:
         checks = {
             f"steps is {self.steps}; it must be 1 or more": self.steps >= 1,
             f"audit is {self.audit}; it must lie between 0 and 1": 0 <= self.audit <= 1,
+            f"overlap is {self.overlap}; it must be 0 or 1": self.overlap in (0, 1),
             f"checkpoint_every is {self.checkpoint_every}; it must be 1 or more": (
                 self.checkpoint_every >= 1
             ),
@@ -166,5 +178,6 @@ class RunSettings:
         }
         problems = [problem for problem, holds in checks.items() if not holds]
         problems += weight_problems(self.vote_weight, self.allocate)
+        problems += schedule_problems(self.schedule)
         if problems:
             raise SettingsError(problems)
