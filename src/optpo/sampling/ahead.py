@@ -4,7 +4,7 @@ import math
 
 
 def chance_needed(
-    ahead: int, leader_votes: float, runner_up_votes: float, total: int, pending: int
+    ahead: int, leader_votes: float, runner_up_votes: float, total: float, pending: int
 ) -> float:
     """The probability that a vote still goes on after the rollouts that are pending.
 
@@ -14,7 +14,7 @@ def chance_needed(
 
     Args:
         ahead: the fewest further votes that could end the test, 1 or more.
-        leader_votes, runner_up_votes, total: the votes counted.
+        leader_votes, runner_up_votes, total: the votes counted, with those carried over.
         pending: rollouts launched and not counted.
 
     >>> chance_needed(3, 5, 2, 8, pending=2), round(chance_needed(3, 5, 2, 8, pending=6), 2)

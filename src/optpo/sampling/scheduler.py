@@ -214,7 +214,7 @@ class _Questions:
             0.0
             if ballot.launched >= self._rule.cap
             else chance_needed(
-                int(self._ahead[place]), tally.leader_votes, tally.runner_up_votes, tally.total,
-                int(self._pending[place]),
+                int(self._ahead[place]), tally.leader_votes, tally.runner_up_votes,
+                tally.total + sum(tally.carried), int(self._pending[place]),
             )
         )  # fmt: skip
