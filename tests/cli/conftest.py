@@ -16,6 +16,9 @@ import sys
 from importlib.machinery import PathFinder
 
 class Without:
+    find_distributions = PathFinder.find_distributions
+    invalidate_caches = PathFinder.invalidate_caches
+
     def find_spec(name, path=None, target=None):
         return None if name in {missing!r} else PathFinder.find_spec(name, path, target)
 
