@@ -14,13 +14,15 @@ from tests.end_to_end.conftest import ENVIRONMENT, Command, command, figures, ro
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("recipe", "needed"), [("optpo", 12), ("optpo-warm", 3)])
+@pytest.mark.parametrize(
+    ("recipe", "overlap", "needed"), [("optpo", 0, 12), ("optpo-warm", 0, 3), ("optpo", 1, 3)]
+)
 def test_a_killed_run_ends_like_one_never_stopped(
-    optpo: Command, tmp_path: Path, recipe: str, needed: int
+    optpo: Command, tmp_path: Path, recipe: str, overlap: int, needed: int
 ) -> None:
     """SIGKILL at random moments, resume each time: same weights, figures and rows."""
     choice = ["--recipe", recipe, "--audit", "0.2"]
-    settings = ["adapt", "--out", "whole", *choice, *small("steps=6")]
+    settings = ["adapt", "--out", "whole", *choice, *small("steps=6", f"overlap={overlap}")]
     began = time.monotonic()
     assert optpo(*settings).returncode == 0
     length = time.monotonic() - began

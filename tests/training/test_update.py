@@ -234,6 +234,20 @@ def test_stale_rollouts_keep_their_recorded_log_probs(policy, ragged_batch):
     )  # fmt: skip
 
 
+def test_stale_rollouts_are_off_policy(policy, ragged_batch):
+    """Where all rollouts are of the version before, the objective sets the policy against what was
+    recorded: the ratio is not 1 even at the only pass."""
+    policy.version = 1
+    logp_old, values = behaviour(policy, UpdateSettings(), ragged_batch)
+    assert values is None
+    recorder, targets = Recorder(), StepTargets(advantages_of(ragged_batch), logp_old)
+    optimizer = make_optimizer(policy, UpdateSettings())
+    update(policy, optimizer, recorder, UpdateSettings(), ragged_batch, targets, always)
+    (seen,) = recorder.seen
+    assert sorted(seen.logp_old.tolist()) == sorted(ragged_batch.logps.tolist())
+    assert not torch.allclose(seen.logp, seen.logp_old, atol=0.1)
+
+
 def test_a_critic_needs_its_old_values(policy, ragged_batch):
     """With a critic, behaviour holds its values even where old log-probs could be left out."""
     policy.add_value_head()

@@ -23,27 +23,33 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
+    folder: Path,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    checkpoint: Checkpoint,
+    sampling: Policy | None = None,
 ) -> None:
-    """Write checkpoints/step-N whole, then drop the older ones."""
+    """Write checkpoints/step-N whole, then drop the older ones.
+
+    `sampling` is the policy that samples the next step, where it is another one.
+    """
     final = folder / f"step-{checkpoint.step:05d}"
     temporary = folder / ".writing"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    trainable = policy.trainable()
-    save_file(
-        {name: value.detach().contiguous() for name, value in trainable.items()},
-        temporary / "weights.safetensors",
-    )
+    _write_weights(policy, temporary / "weights.safetensors")
     save_file(
         {
             f"{name}/{key}": torch.as_tensor(value).contiguous()
-            for name, parameter in trainable.items()
+            for name, parameter in policy.trainable().items()
             for key, value in optimizer.state.get(parameter, {}).items()
         },
         temporary / "optimizer.safetensors",
     )
     state = {"step": checkpoint.step, "version": policy.version, **checkpoint.state}
+    if sampling is not None:
+        state["sampling_version"] = sampling.version
+        _write_weights(sampling, temporary / "sampling.safetensors")
     replace_text(temporary / "state.json", json.dumps(state))
     replace_folder(temporary, final)
     for older in folder.glob("step-*"):
@@ -52,7 +58,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer
+    folder: Path,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    sampling: Policy | None = None,
 ) -> Checkpoint | None:
     """Put the newest checkpoint's weights and optimiser state in place; none where there is none.
 
@@ -61,20 +70,32 @@ def load_checkpoint(
     newest = max(folder.glob("step-*"), key=lambda saved: int(saved.name[5:]), default=None)
     if newest is None:
         return None
+    _read_weights(policy, newest / "weights.safetensors")
     trainable = policy.trainable()
-    weights = load_file(newest / "weights.safetensors")
-    shapes = {name: value.shape for name, value in weights.items()}
-    if shapes != {name: value.shape for name, value in trainable.items()}:
-        raise RunDirectoryError(f"{newest} holds the weights of another model")
-    moments = load_file(newest / "optimizer.safetensors")
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(weights[name])
-    for key, value in moments.items():
+    for key, value in load_file(newest / "optimizer.safetensors").items():
         name, entry = key.rsplit("/", 1)
         parameter = trainable[name]
         placed = value if entry == "step" else value.to(parameter.device)
         optimizer.state[parameter][entry] = placed
     state = json.loads((newest / "state.json").read_text())
     policy.version = state.pop("version")
+    if sampling is not None:
+        _read_weights(sampling, newest / "sampling.safetensors")
+        sampling.version = state.pop("sampling_version")
     return Checkpoint(state.pop("step"), state)
+
+
+def _write_weights(policy: Policy, file: Path) -> None:
+    save_file(
+        {name: value.detach().contiguous() for name, value in policy.trainable().items()}, file
+    )
+
+
+def _read_weights(policy: Policy, file: Path) -> None:
+    trainable, weights = policy.trainable(), load_file(file)
+    shapes = {name: value.shape for name, value in weights.items()}
+    if shapes != {name: value.shape for name, value in trainable.items()}:
+        raise RunDirectoryError(f"{file} holds the weights of another model")
+    with torch.no_grad():
+        for name, parameter in trainable.items():
+            parameter.copy_(weights[name])

@@ -15,7 +15,8 @@ class Ledger:
     """Running totals over steps; tokens are completion tokens.
 
     `tokens` were sampled to vote and train, of which `tokens_kept` were trained on; cancelled ones
-    come on top. Evaluation and audit are counted apart. Seconds are over all sittings of a run.
+    come on top. Evaluation and audit are counted apart. Seconds are over all sittings of a run; those
+    of sampling are what steps waited for it, which is less than it took where it overlaps the update.
     """
 
     rollouts: int = 0

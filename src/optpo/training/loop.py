@@ -12,8 +12,11 @@ from optpo.errors import RunStoppedError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.evaluation import accuracy, policy_voter
 from optpo.training.interruption import stop_on_signal
+from optpo.training.learner import Learner
 from optpo.training.ledger import Ledger
 from optpo.training.loading import load_policy
+from optpo.training.overlap import Ahead
+from optpo.training.policy import Policy
 from optpo.training.preflight import check_training
 from optpo.training.prompt_state import PromptStore
 from optpo.training.questions import (
@@ -24,8 +27,8 @@ from optpo.training.questions import (
     questions_of_run,
 )
 from optpo.training.run_directory import RunDirectory
+from optpo.training.sampler import Sampler
 from optpo.training.settings import RunSettings
-from optpo.training.step import Stages
 from optpo.training.summary import summarise
 from optpo.training.view import RunView, Tracker
 from optpo.voting import FixedRule
@@ -87,7 +90,13 @@ class _Run:
         if settings.advantage.needs_critic:
             self.policy.add_value_head()
         self.voter = stack.enter_context(policy_voter(self.policy, sample, data.answers))
-        self.stages = Stages(settings, self.policy, self.voter, self.questions, self.prompts)
+        self.learner = Learner(settings, self.policy, self.voter, self.questions)
+        sampling, voter = self.policy, self.voter
+        if settings.overlap:
+            sampling = self.policy.copy()
+            voter = stack.enter_context(policy_voter(sampling, sample, data.answers))
+        self.sampler = Sampler(settings, sampling, voter, self.prompts)
+        self.ahead = stack.enter_context(Ahead(self.sampler, self._progress))
         self.ledger = Ledger()
         self.step = self.saved = 0
         self.stop_asked = stack.enter_context(stop_on_signal(view.guard))
@@ -95,7 +104,9 @@ class _Run:
     def to_the_end(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or from the start."""
         self.view.start({"recipe": self.settings.recipe, "steps": self.settings.steps})
-        checkpoint = load_checkpoint(self._checkpoints, self.policy, self.stages.optimizer)
+        checkpoint = load_checkpoint(
+            self._checkpoints, self.policy, self.learner.optimizer, self._samples_apart
+        )
         if checkpoint is None:
             self.directory.forget_after(-1)
             self.directory.replace(QUESTIONS, question_rows(self.questions.values()))
@@ -104,14 +115,15 @@ class _Run:
             self._save()
         else:
             self.step = self.saved = checkpoint.step
-            self.stages.store = PromptStore.from_json(checkpoint.state["prompts"])
+            self.sampler.store = PromptStore.from_json(checkpoint.state["prompts"])
             self.ledger = Ledger(**checkpoint.state["ledger"])
             self.directory.forget_after(self.step)
             for row in self.directory.rows("evaluations.jsonl"):
                 self.view.evaluation(row)
             for row in self.directory.rows("metrics.jsonl"):
                 self.view.step(row)
-        self.voter.update_weights(self.policy.version)
+        for voter, policy in ((self.voter, self.policy), (self.sampler.voter, self.sampler.policy)):
+            voter.update_weights(policy.version)
         while not self._at_the_end:
             self._stop_if_asked()
             self.step += 1
@@ -136,9 +148,16 @@ class _Run:
     def _one_step(self) -> None:
         """Sample and learn, and write down what was done."""
         began = time.monotonic()
-        sampled = self.stages.sample(self.step, self._progress)
-        rows = self.stages.learn(sampled)
+        sampled = self.ahead.result(self.step)
+        waited = time.monotonic() - began
+        flips = self.sampler.remember(sampled)
+        if self.settings.overlap:
+            self.sampler.take_weights(self.policy)
+            if self.step < self.settings.steps and not self.stop_asked():
+                self.ahead.begin(self.step + 1)
+        rows = self.learner.learn(sampled, flips)
         row = rows.metrics
+        row["seconds_sampling"] = min(waited, sampled.seconds)
         row["seconds"] = time.monotonic() - began
         self.ledger.add_step(row)
         row["tokens_total"] = self.ledger.tokens_spent
@@ -197,9 +216,14 @@ class _Run:
 
     def _save(self) -> None:
         self.saved = self.step
-        state = {"prompts": self.stages.store.to_json(), "ledger": self.ledger.to_json()}
+        state = {"prompts": self.sampler.store.to_json(), "ledger": self.ledger.to_json()}
+        checkpoint = Checkpoint(self.step, state)
         save_checkpoint(
-            self._checkpoints, self.policy, self.stages.optimizer, Checkpoint(self.step, state)
+            self._checkpoints,
+            self.policy,
+            self.learner.optimizer,
+            checkpoint,
+            self._samples_apart,
         )
 
     def _timed(self, work: Callable[[], None]) -> None:
@@ -220,6 +244,11 @@ class _Run:
     def _at_the_end(self) -> bool:
         still = self.ledger.held_back_in_a_row >= self.settings.guards.patience
         return still or self.step >= self.settings.steps
+
+    @property
+    def _samples_apart(self) -> Policy | None:
+        """The policy that samples, where it is not the one that learns."""
+        return self.sampler.policy if self.settings.overlap else None
 
     @property
     def _checkpoints(self) -> Path:

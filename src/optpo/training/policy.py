@@ -4,7 +4,7 @@ import copy
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,26 @@ class Policy:
         self.value_head = torch.nn.Linear(size, 1, device=self.model.device)
         torch.nn.init.zeros_(self.value_head.weight)
         torch.nn.init.zeros_(self.value_head.bias)
+
+    def copy(self) -> "Policy":
+        """A policy with these weights that stays when this one moves on, without the critic.
+
+        Weights that training does not move are shared, not copied.
+        """
+        shared = {
+            id(parameter): parameter
+            for parameter in self.model.parameters()
+            if not parameter.requires_grad
+        }
+        return replace(self, model=copy.deepcopy(self.model, shared), value_head=None)
+
+    @torch.no_grad()
+    def take_weights(self, other: "Policy") -> None:
+        """Be as another policy, of which this one is a copy, is now."""
+        newer = other.trainable()
+        for name, parameter in self.trainable().items():
+            parameter.copy_(newer[name])
+        self.version = other.version
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer as a folder that transformers loads; adapters are merged in."""

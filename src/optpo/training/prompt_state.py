@@ -65,15 +65,17 @@ class PromptStore:
         )
 
     def awake(self, prompt_ids: Sequence[str]) -> list[str]:
-        """Those of a step's questions that do not rest; the others have one visit less to rest.
+        """Those of a step's questions that do not rest.
 
         Where all of them rest, all are asked: a step without questions would teach nothing.
         """
-        awake = [name for name in prompt_ids if self[name].rest_left == 0]
+        return [name for name in prompt_ids if self[name].rest_left == 0] or list(prompt_ids)
+
+    def rest(self, prompt_ids: Sequence[str]) -> None:
+        """Count a step: those of its questions that rest have one visit less to rest."""
         for name in prompt_ids:
             if rest_left := self[name].rest_left:
                 self._states[name] = replace(self[name], rest_left=rest_left - 1)
-        return awake or list(prompt_ids)
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """A JSON object by question id."""

@@ -109,8 +109,11 @@ def behaviour(
     """
     stale = batch.versions != policy.version
     once = settings.epochs == 1 and settings.minibatches == 1
-    if once and policy.value_head is None and not stale.any():
-        return None, None
+    if policy.value_head is None:
+        if stale.all():
+            return batch.logps, None
+        if once and not stale.any():
+            return None, None
     logps, values = policy.score_all(batch)
     return torch.where(stale[batch.token_rollouts], batch.logps, logps), values
 
