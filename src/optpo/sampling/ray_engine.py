@@ -257,11 +257,14 @@ class RayEngine:
         said, _ = ray.wait(streams, num_returns=1, timeout=seconds)
         if not said:
             cluster: Any = ray
+            has, free = cluster.cluster_resources(), cluster.available_resources()
+            needs = ", ".join(
+                f"{amount:g} {name} (there are {has.get(name, 0):g}, {free.get(name, 0):g} free)"
+                for name, amount in self._settings.resources.items()
+            )
             raise EngineError(
                 f"{self._up} of the Ray pool's {self._settings.workers} workers came up in "
-                f"{self._settings.start_seconds:.0f} s; each needs {dict(self._settings.resources)}, "
-                f"and of the cluster's {cluster.cluster_resources()} there are free "
-                f"{cluster.available_resources()}"
+                f"{self._settings.start_seconds:.0f} s; each needs {needs}"
             )
         said, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
         speaking = [member for member in self._members if member.reports in said]
