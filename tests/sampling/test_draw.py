@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from optpo.sampling.draw import allowed, draw_tokens, gumbel_noise
+from optpo.sampling.draw import (
+    LISTED_ABOVE,
+    arrivals,
+    draw_tokens,
+    edges_of,
+    state_of,
+    waiting_times,
+)
 from optpo.sampling.engine import SampleSettings
 
 DRAWS = 20_000
@@ -69,9 +76,15 @@ def test_a_draw_is_a_function_of_stream_and_position():
     assert torch.cat([one.tokens for one in alone]).equal(draw.tokens)
 
 
+def noise(streams, positions, vocabulary):
+    """Gumbel noise: minus the logarithm of a token's waiting time."""
+    state = state_of(torch.tensor(streams), torch.tensor(positions))
+    return -waiting_times(state, torch.arange(vocabulary)).log()
+
+
 def test_streams_and_positions_matter():
     """Another stream, another position, another noise: no two rows of noise are alike."""
-    first = gumbel_noise(torch.tensor([1, 1, 2]), torch.tensor([0, 1, 0]), 1000)
+    first = noise([1, 1, 2], [0, 1, 0], 1000)
     for one, other in ((0, 1), (0, 2), (1, 2)):
         correlation = np.corrcoef(first[one], first[other])[0, 1]
         assert abs(correlation) < 0.15
@@ -81,10 +94,10 @@ def test_streams_and_positions_matter():
 @pytest.mark.parametrize("start", [0, -(2**63), 2**63 - 5])
 def test_noise_is_finite_and_gumbel(start):
     """Noise is finite for any stream, with a Gumbel's mean (0.5772) and variance (pi^2 / 6)."""
-    noise = gumbel_noise(torch.tensor([start]), torch.tensor([511]), 200_000)
-    assert noise.isfinite().all()
-    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.015)
-    assert float(noise.var()) == pytest.approx(np.pi**2 / 6, rel=0.02)
+    found = noise([start], [511], 200_000)
+    assert found.isfinite().all()
+    assert float(found.mean()) == pytest.approx(0.5772, abs=0.015)
+    assert float(found.var()) == pytest.approx(np.pi**2 / 6, rel=0.02)
 
 
 def test_the_extremes_of_the_hash_give_finite_noise(monkeypatch):
@@ -93,7 +106,59 @@ def test_the_extremes_of_the_hash_give_finite_noise(monkeypatch):
         monkeypatch.setattr(
             "optpo.sampling.draw._mix", lambda state, bits=bits: torch.full_like(state, bits)
         )
-        assert gumbel_noise(torch.tensor([3]), torch.tensor([1]), 4).isfinite().all()
+        assert noise([3], [1], 4).isfinite().all()
+        tokens, times = arrivals(torch.tensor([3]), 150_001)
+        assert 0 <= int(tokens.min()) <= int(tokens.max()) < 150_001
+        assert times.log().isfinite().all()
+
+
+def all_times(state, vocabulary):
+    """Every token's waiting time: its first listed arrival, or else the last arrival and a rest."""
+    tokens, times = arrivals(state, vocabulary)
+    late = times[:, -1:] + waiting_times(state, torch.arange(vocabulary))
+    return late.scatter_reduce(-1, tokens, times, "amin")
+
+
+def test_listed_arrivals_make_exponential_times():
+    """With the first arrivals listed, tokens' times are exponential and independent still: mean 1,
+    variance 1, and every token as often among the first (chi-square)."""
+    times = all_times(torch.arange(3000) * 7919, 1100)
+    assert float(times.mean()) == pytest.approx(1, abs=0.005)
+    assert float(times.var()) == pytest.approx(1, abs=0.01)
+    # The share that arrives by each of these times.
+    for time in (1e-3, 0.05, 0.1, 0.2, 1.0):
+        share = 1 - np.exp(-time)
+        spread = (share * (1 - share) / times.numel()) ** 0.5
+        assert abs(float((times < time).double().mean()) - share) < 4.5 * spread
+    assert chisquare(counts_of(times.argmin(-1) % 10, 10)).pvalue > 1e-4
+    between = np.corrcoef(times[:, 0], times[:, 1])[0, 1]
+    assert abs(between) < 0.1
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 4.0, 12.0])
+@pytest.mark.parametrize(
+    "truncation", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.05}, {"top_k": 700, "top_p": 0.99}]
+)
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_a_large_vocabulary_gives_the_token_that_all_its_times_give(
+    spread, truncation, temperature
+):
+    """Where most times are left out, flat or peaked, truncated or not, the draw is the one that
+    computing every token's time would make."""
+    generator = torch.Generator().manual_seed(11)
+    logits = spread * torch.randn(200, 3 * LISTED_ABOVE, generator=generator)
+    settings = SampleSettings(temperature=temperature, **truncation)
+    positions = torch.arange(200) % 5
+    draw = draw_tokens(logits, streams[:200], positions, settings, 1e-4)
+    scores = logits / temperature
+    times = all_times(state_of(streams[:200], positions), logits.shape[-1])
+    edges = edges_of(scores, scores.logsumexp(-1, keepdim=True), settings, 1e-4)
+    if edges is not None:
+        times = times.masked_fill(scores < edges.exactly, torch.inf)
+    assert draw.tokens.equal((scores - times.log()).argmax(-1))
+    assert torch.allclose(
+        draw.logps, scores.log_softmax(-1).gather(-1, draw.tokens[:, None])[:, 0], atol=1e-5
+    )
 
 
 logit_rows = st.lists(st.integers(-6, 6), min_size=1, max_size=9).map(
@@ -124,8 +189,12 @@ def brute_force_support(logits, top_k, top_p, min_p):
 def test_truncations_keep_the_tokens_they_define(logits, top_k, top_p, min_p):
     """Top-k, top-p and min-p, alone and together, keep what a literal reading of them keeps."""
     settings = SampleSettings(top_k=top_k, top_p=top_p, min_p=min_p)
-    kept = allowed(logits.log_softmax(0)[None], settings, 0.0)[0]
-    assert set(kept.nonzero()[:, 0].tolist()) == brute_force_support(logits, top_k, top_p, min_p)
+    scores = logits[None].float()
+    edges = edges_of(scores, scores.logsumexp(-1, keepdim=True), settings, 0.0)
+    kept = range(len(logits))
+    if edges is not None:
+        kept = (scores >= edges.exactly).nonzero()[:, 1].tolist()
+    assert set(kept) == brute_force_support(logits, top_k, top_p, min_p)
 
 
 @pytest.mark.parametrize(
@@ -183,20 +252,21 @@ def test_a_draw_within_the_tolerance_says_so(gap, close):
         {"top_k": 4, "top_p": 0.8, "min_p": 0.1},
     ],
 )
-def test_rounding_never_flips_a_draw_that_is_not_close(temperature, truncation):
+@pytest.mark.parametrize("shape", [(DRAWS, 8), (300, LISTED_ABOVE + 1)])
+def test_rounding_never_flips_a_draw_that_is_not_close(shape, temperature, truncation):
     """Logits moved by rounding give the same token, or the draw was flagged on both sides: never a
     flagless flip, and never a flag on one side with another token than the flagless side."""
     generator = torch.Generator().manual_seed(7)
     # Few distinct values make near-ties at every truncation edge common.
-    logits = torch.randint(0, 4, (DRAWS, 8), generator=generator).double()
+    logits = torch.randint(0, 4, shape, generator=generator).double()
     rounding = 4e-6 * (torch.rand(2, *logits.shape, generator=generator).double() - 0.5)
     settings = SampleSettings(temperature=temperature, **truncation)
-    positions = torch.zeros(DRAWS, dtype=torch.int64)
+    seeds, positions = streams[: shape[0]], torch.zeros(shape[0], dtype=torch.int64)
     one, other = (
-        draw_tokens(logits + moved, streams, positions, settings, 1e-4) for moved in rounding
+        draw_tokens(logits + moved, seeds, positions, settings, 1e-4) for moved in rounding
     )
     # A flagged draw is repeated on a third rounding of the logits.
-    third = draw_tokens(logits + rounding.sum(0) / 3, streams, positions, settings, 0.0)
+    third = draw_tokens(logits + rounding.sum(0) / 3, seeds, positions, settings, 0.0)
     settled_one = torch.where(one.close, third.tokens, one.tokens)
     settled_other = torch.where(other.close, third.tokens, other.tokens)
     assert settled_one.equal(settled_other)
@@ -219,9 +289,28 @@ def test_rounding_at_the_edge_of_the_mass_is_flagged():
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}])
-def test_few_draws_are_flagged(settings):
+@pytest.mark.parametrize("vocabulary", [20, LISTED_ABOVE + 1])
+def test_few_draws_are_flagged(settings, vocabulary):
     """On logits without ties hardly a draw in a hundred is close, truncated or not."""
-    logits = 2 * torch.randn(DRAWS, 20, generator=torch.Generator().manual_seed(2))
-    positions = torch.zeros(DRAWS, dtype=torch.int64)
-    draw = draw_tokens(logits, streams, positions, SampleSettings(**settings), 1e-4)
-    assert 0 < draw.close.float().mean() < 0.01
+    logits = 2 * torch.randn(10_000, vocabulary, generator=torch.Generator().manual_seed(2))
+    positions = torch.zeros(10_000, dtype=torch.int64)
+    draw = draw_tokens(logits, streams[:10_000], positions, SampleSettings(**settings), 1e-4)
+    assert draw.close.float().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "truncation", [{"top_k": 700}, {"top_p": 0.5}, {"top_p": 0.999}, {"top_k": 9, "top_p": 0.9}]
+)
+def test_truncations_of_a_large_vocabulary_keep_the_tokens_they_define(truncation):
+    """Top-k and top-p keep what sorting the whole vocabulary keeps, though they sort its head."""
+    settings = SampleSettings(**truncation)
+    scores = 3 * torch.randn(20, 2000, generator=torch.Generator().manual_seed(4))
+    edges = edges_of(scores, scores.logsumexp(-1, keepdim=True), settings, 1e-4)
+    ordered = scores.double().softmax(-1).sort(-1, descending=True)
+    mass_before = ordered.values.cumsum(-1) - ordered.values
+    kept = (scores >= edges.exactly).gather(-1, ordered.indices)
+    # Masses are known to float32.
+    for slack in (-1e-5, 1e-5):
+        inside = mass_before < settings.top_p + slack
+        inside[:, settings.top_k or 2000 :] = False
+        assert ((kept >= inside) if slack < 0 else (kept <= inside)).all()

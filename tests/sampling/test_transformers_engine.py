@@ -7,6 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
@@ -23,7 +27,7 @@ from transformers import (
 )
 
 from optpo.errors import EngineError, ModelError
-from optpo.sampling import transformers_engine
+from optpo.sampling import prompt_cache
 from optpo.sampling.engine import Request, SampleSettings, stream_seed
 from optpo.sampling.transformers_engine import TransformersEngine
 
@@ -52,6 +56,10 @@ def random_model(kind):
         layers = ["sliding_attention", "full_attention"]
         config = Gemma3TextConfig(**TINY, head_dim=8, sliding_window=6, layer_types=layers)
         return Gemma3ForCausalLM(config).eval()
+    if kind == "gemma2, window of 6 in one layer, capped":
+        return Gemma2ForCausalLM(Gemma2Config(**TINY, head_dim=8, sliding_window=6)).eval()
+    if kind == "bloom":
+        return BloomForCausalLM(BloomConfig(**{**TINY, "n_head": 4})).eval()
     config = GPT2Config(
         vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=1,
         eos_token_id=2, initializer_range=0.3,
@@ -230,7 +238,16 @@ def greedy_by_generate(model, prompt, max_new_tokens, end_tokens):
 
 @pytest.mark.parametrize(
     "kind",
-    ["llama", "qwen2", "gpt2", "mistral, window of 6", "gemma3, window of 6 in one layer"],
+    [
+        "llama",
+        "qwen2",
+        "gpt2",
+        "mistral, window of 6",
+        "gemma3, window of 6 in one layer",
+        # These two attend in ways that pages do not serve.
+        "gemma2, window of 6 in one layer, capped",
+        "bloom",
+    ],
 )
 def test_greedy_equals_generate(llama, kind):
     """At temperature 0 the engine gives what transformers' own generate gives, prompts of
@@ -354,12 +371,13 @@ def test_the_prompt_cache_forgets_old_prompts_only(llama, monkeypatch):
     """Beyond its bound the cache drops prompts unused for longest, never one about to be used,
     and a dropped prompt gives the same rollouts when it is computed again."""
     reference = tokens_of(run(engine_of(llama, max_new_tokens=4), requests_of(90, prompts=30)))
-    monkeypatch.setattr(transformers_engine, "PROMPT_CACHE_TOKENS", 40)
-    monkeypatch.setattr(transformers_engine, "PREFILL_PROMPTS", 3)
+    monkeypatch.setattr(prompt_cache, "KEPT_TOKENS", 40)
+    monkeypatch.setattr(prompt_cache, "COMPUTED_PROMPTS", 3)
     engine = engine_of(llama, max_new_tokens=4, rows=5)
     requests = requests_of(90, prompts=30)
+    set_of_prompts = {request.prompt_tokens for request in requests}
     assert tokens_of(run(engine, requests)) == reference
-    held = sum(map(len, engine._prompts))
+    held = sum(len(prompt) for prompt in set_of_prompts if engine._prompts.get(prompt))
     needed = max(
         sum(len(prompt) for prompt in {request.prompt_tokens for request in requests[n : n + 5]})
         for n in range(90)

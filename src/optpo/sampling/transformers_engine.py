@@ -1,32 +1,31 @@
 """The embedded engine: a batched decoding loop over any transformers causal language model.
 
-A finished or cancelled row leaves at once and a waiting one takes its slot; a question's prompt is
+A finished or cancelled row leaves at once and a waiting one takes its place; a question's prompt is
 computed once and its keys and values are shared out to all of its rollouts. In float32 a rollout's
 tokens depend on its own random stream alone: a draw so close that rounding could flip it is
 repeated on logits computed for that row by itself (`sampling/draw.py`).
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from optpo.errors import ModelError
 from optpo.rollout import FinishReason
 from optpo.sampling.draw import FLOAT32_TOLERANCE, Draw, draw_tokens
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
 from optpo.sampling.module_weights import read_weights
-from optpo.sampling.slot_cache import PromptCache, SlotCache
-
-PROMPT_CACHE_TOKENS = 16384
-PREFILL_PROMPTS = 16
+from optpo.sampling.page_cache import PageCache, to_device
+from optpo.sampling.paged_attention import can_attend_by_page, paged
+from optpo.sampling.prompt_cache import PromptCache
 
 
 @dataclass
@@ -68,15 +67,14 @@ class TransformersEngine:
         self._precision = precision
         self._exact = model.dtype == torch.float32 and isinstance(precision(), nullcontext)
         self._tolerance = FLOAT32_TOLERANCE if self._exact else 0.0
-        self._cache = SlotCache(config.num_hidden_layers, settings.rows)
+        self._by_page = can_attend_by_page(model)
+        self._cache = PageCache(config.num_hidden_layers, side_by_side=not self._by_page)
         self._version = 0
         self._next_handle = 0
-        self._waiting: deque[tuple[int, Request]] = deque()
+        self._waiting: OrderedDict[int, Request] = OrderedDict()
         self._active: list[_Row] = []
-        self._finished: list[Completion] = []
-        self._prompts: OrderedDict[tuple[int, ...], tuple[PromptCache, Tensor]] = OrderedDict()
-        self._streams = torch.zeros(settings.rows, dtype=torch.int64)
-        self.prefill_tokens = 0
+        self._finished: dict[int, Completion] = {}
+        self._prompts = PromptCache(model)
         self.repeated_draws = 0
 
     @property
@@ -91,29 +89,34 @@ class TransformersEngine:
         """The rows of a batch."""
         return self._settings.rows
 
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens computed so far."""
+        return self._prompts.computed_tokens
+
     def close(self) -> None:
         """Drop everything; there is nothing else to let go of."""
         self._waiting.clear()
         self._active.clear()
         self._finished.clear()
-        self._cache.rows = 0
+        self._cache.clear()
 
     def submit(self, request: Request) -> int:
         """Queue a rollout; rows enter in the order of submission."""
         handle = self._next_handle
         self._next_handle += 1
-        self._waiting.append((handle, request))
+        self._waiting[handle] = request
         return handle
 
     @torch.inference_mode()
     def cancel(self, handle: int) -> int:
-        """Drop a rollout; its slot is free for the next one. Returns the tokens it had cost."""
-        for slot, row in enumerate(self._active):
+        """Drop a rollout; its place is free for the next one. Returns the tokens it had cost."""
+        if self._waiting.pop(handle, None) or self._finished.pop(handle, None):
+            return 0
+        for place, row in enumerate(self._active):
             if row.handle == handle:
-                self._leave(slot)
+                self._leave([place])
                 return len(row.tokens)
-        self._waiting = deque(entry for entry in self._waiting if entry[0] != handle)
-        self._finished = [done for done in self._finished if done.handle != handle]
         return 0
 
     def update_weights(self, version: int, folder: Path | None = None) -> None:
@@ -134,68 +137,81 @@ class TransformersEngine:
     def poll(self) -> list[Completion]:
         """Decode until at least one rollout finishes; empty when none is waiting or in flight."""
         with self._precision():
-            while True:
+            while not self._finished and (self._waiting or self._active):
                 self._admit()
-                if self._finished or not self._active:
-                    finished, self._finished = self._finished, []
-                    return finished
-                self._decode()
+                if self._active and not self._finished:
+                    self._decode()
+        finished = list(self._finished.values())
+        self._finished.clear()
+        return finished
 
     def _admit(self) -> None:
-        while self._waiting and len(self._active) < self._settings.rows:
-            self._prefill()
-            first = len(self._active)
-            logits = []
-            while self._waiting and len(self._active) < self._settings.rows:
-                handle, request = self._waiting[0]
-                if request.prompt_tokens not in self._prompts:
+        """Let waiting rollouts in while there is room; each draws its first token."""
+        while self._waiting and (room := self._settings.rows - len(self._active)):
+            soon = islice(self._waiting.values(), self._settings.rows)
+            self._prompts.compute([request.prompt_tokens for request in soon])
+            entering, prompts = [], []
+            for handle, request in islice(self._waiting.items(), room):
+                if (prompt := self._prompts.get(request.prompt_tokens)) is None:
                     break
-                self._waiting.popleft()
-                keys_values, prompt_logits = self._prompts[request.prompt_tokens]
-                slot = self._cache.enter(keys_values)
-                self._streams[slot] = request.stream
-                self._active.append(_Row(handle, request))
-                logits.append(prompt_logits)
-            self._draw(torch.stack(logits), first)
+                entering.append(_Row(handle, request))
+                prompts.append(prompt)
+            for row in entering:
+                del self._waiting[row.handle]
+            self._cache.enter([prompt.pages for prompt in prompts])
+            self._active += entering
+            logits = torch.stack([prompt.logits for prompt in prompts])
+            streams = np.array([row.request.stream for row in entering])
+            on_device = to_device([streams, np.zeros_like(streams)], logits.device)
+            self._draw(logits, entering, *on_device)
 
     def _decode(self) -> None:
-        mask = self._cache.advance()
-        device = self._model.device
-        tokens = torch.tensor([[row.tokens[-1]] for row in self._active], device=device)
-        positions = self._cache.lengths[: len(self._active), None].to(device)
-        output = self._model(
-            input_ids=tokens,
-            attention_mask=mask.to(device),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
+        """One token more for every row."""
+        rows = self._active
+        tokens, streams, drawn = to_device(
+            [
+                np.array([row.tokens[-1] for row in rows]),
+                np.array([row.request.stream for row in rows]),
+                np.array([len(row.tokens) for row in rows]),
+            ],
+            self._model.device,
         )
-        self._cache.advanced()
-        self._draw(output.logits[:, -1], first=0)
+        step = self._cache.advance()
+        # Paged attention takes its mask from the step.
+        with paged(self._model) if self._by_page else nullcontext():
+            output = self._model(
+                input_ids=tokens[:, None],
+                attention_mask=None if self._by_page else step.mask(),
+                position_ids=step.lengths[:, None] - 1,
+                past_key_values=self._cache,
+                use_cache=True,
+                **({"step": step} if self._by_page else {}),
+            )
+        self._draw(output.logits[:, -1], rows, streams, drawn)
 
-    def _draw(self, logits: Tensor, first: int) -> None:
-        """Draw for the active rows from `first` on; rows that end leave."""
-        rows = self._active[first:]
-        positions = torch.tensor([len(row.tokens) for row in rows], device=logits.device)
-        streams = self._streams[first : first + len(rows)].to(logits.device)
-        draw = draw_tokens(logits, streams, positions, self._settings, self._tolerance)
-        tokens, logps = draw.tokens.tolist(), draw.logps.tolist()
-        for place in draw.close.nonzero()[:, 0].tolist() if self._exact else ():
-            alone = self._draw_alone(rows[place])
-            tokens[place], logps[place] = int(alone.tokens), float(alone.logps)
+    def _draw(self, logits: Tensor, rows: Sequence[_Row], streams: Tensor, drawn: Tensor) -> None:
+        """Draw for these rows, the last of the active ones; those that end leave."""
+        draw = draw_tokens(logits, streams, drawn, self._settings, self._tolerance)
+        # One transfer; float64 holds every token exactly.
+        tokens, logps, close = torch.stack(
+            [draw.tokens.double(), draw.logps.double(), draw.close.double()]
+        ).tolist()
         ended = []
+        first = len(self._active) - len(rows)
         for place, row in enumerate(rows):
-            row.tokens.append(tokens[place])
-            row.logps.append(logps[place])
+            token, logp = int(tokens[place]), logps[place]
+            if close[place] and self._exact:
+                alone = self._draw_alone(row)
+                token, logp = int(alone.tokens), float(alone.logps)
+            row.tokens.append(token)
+            row.logps.append(logp)
             if finish := self._finish_of(row):
                 ended.append(first + place)
-                self._finished.append(
-                    Completion(
-                        row.handle, tuple(row.tokens), tuple(row.logps), finish, self._version
-                    )
+                self._finished[row.handle] = Completion(
+                    row.handle, tuple(row.tokens), tuple(row.logps), finish, self._version
                 )
-        for slot in reversed(ended):
-            self._leave(slot)
+        if ended:
+            self._leave(ended)
 
     def _finish_of(self, row: _Row) -> FinishReason | None:
         if row.tokens[-1] in self._end_tokens:
@@ -216,60 +232,7 @@ class TransformersEngine:
         position = torch.tensor([len(row.tokens)], device=device)
         return draw_tokens(logits, stream, position, self._settings, tolerance=0.0)
 
-    def _leave(self, slot: int) -> None:
-        self._cache.leave(slot)
-        last = self._active.pop()
-        if slot < len(self._active):
-            self._active[slot] = last
-            self._streams[slot] = self._streams[len(self._active)]
-
-    def _prefill(self) -> None:
-        """Compute the prompts of the rollouts that are about to enter, each once."""
-        needed = {
-            request.prompt_tokens for _, request in islice(self._waiting, self._settings.rows)
-        }
-        for prompt in needed & self._prompts.keys():
-            self._prompts.move_to_end(prompt)
-        missing = dict.fromkeys(
-            request.prompt_tokens
-            for _, request in islice(self._waiting, self._settings.rows)
-            if request.prompt_tokens not in self._prompts
-        )
-        wanted = list(missing)[:PREFILL_PROMPTS]
-        if not wanted:
-            return
-        longest = max(map(len, wanted))
-        padded = torch.zeros(len(wanted), longest, dtype=torch.int64)
-        mask = torch.zeros(len(wanted), longest, dtype=torch.int64)
-        for place, prompt in enumerate(wanted):
-            padded[place, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[place, longest - len(prompt) :] = 1
-        device = self._model.device
-        cache = DynamicCache()
-        output = self._model(
-            input_ids=padded.to(device),
-            attention_mask=mask.to(device),
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        for place, prompt in enumerate(wanted):
-            self._prompts[prompt] = (
-                [_own_columns(layer, place, len(prompt)) for layer in cache.layers],
-                output.logits[place, -1].clone(),
-            )
-        self.prefill_tokens += sum(map(len, wanted))
-        kept = sum(map(len, self._prompts))
-        for prompt in list(self._prompts):
-            if kept <= PROMPT_CACHE_TOKENS or prompt in needed:
-                break
-            kept -= len(prompt)
-            del self._prompts[prompt]
-
-
-def _own_columns(layer: object, row: int, length: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of a left-padded row without its padding, each (heads, length, head size)."""
-    assert isinstance(layer, DynamicLayer)
-    assert layer.keys is not None and layer.values is not None
-    return layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone()
+    def _leave(self, places: Sequence[int]) -> None:
+        self._cache.leave(places)
+        for place in reversed(places):
+            del self._active[place]
