@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -18,12 +19,16 @@ class BackgroundLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         """Wait for a coroutine's result; an interruption of the wait cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self.start(coroutine)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def start(self, coroutine: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+        """Let a coroutine run; returns where its result will be."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function in the loop's thread, soon."""

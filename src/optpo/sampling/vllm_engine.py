@@ -1,0 +1,320 @@
+"""vLLM under the caller's control: its scheduler and its kernels, driven rollout by rollout.
+
+vLLM keeps weights and cache in processes of its own, which end with the engine. A script that opens
+one needs the `if __name__ == "__main__":` of every program that starts processes.
+
+Where it differs from the embedded engine: a rollout's draws come from its own stream, but its logits
+carry the rounding of the batch that it was in, so `exact_streams` is not claimed; and of what cuts
+tokens off, min-p goes first, top-k next, and top-p takes its share of what those two left.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import Future
+from multiprocessing import resource_tracker
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from optpo.errors import EngineError, SettingsError
+from optpo.sampling.background_loop import BackgroundLoop
+from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
+
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 2.0
+
+BLOCK = 128
+"""Tokens in the largest block that vLLM cuts its cache into; a rollout may leave most of one empty."""
+
+MORE = "with VLLM_LOGGING_LEVEL=INFO in the environment it says more"
+
+
+def open_vllm(
+    folder: Path,
+    settings: SampleSettings,
+    end_tokens: Sequence[int],
+    longest_prompt: int,
+    precision: str = "float32",
+) -> "VllmEngine":
+    """Start vLLM with a model folder, whose weights are version 0.
+
+    Args:
+        folder: as `save_pretrained` writes it, in safetensors; with its tokenizer where there are
+            stop strings.
+        settings: how tokens are drawn. Memory is taken for a cache of `rows` rollouts of full
+            length, no more.
+        end_tokens: those of the policy; the folder's own are not looked at.
+        longest_prompt: in tokens; a longer one is refused.
+        precision: "float32", "bfloat16" or "float16".
+
+    Raises:
+        SettingsError: vLLM is not installed, or would draw otherwise than asked.
+        EngineError: it cannot run this model.
+    """
+    temperature = settings.temperature
+    if temperature != 0 and not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise SettingsError(
+            [
+                f"temperature is {temperature}; vLLM draws at 0 (greedy) or from "
+                f"{LEAST_TEMPERATURE} to {MOST_TEMPERATURE}"
+            ]
+        )
+    _import_vllm()
+    loop = BackgroundLoop("optpo-vllm")
+    try:
+        started = _start(folder, settings, longest_prompt, precision)
+        return VllmEngine(loop.run(started), loop, settings, end_tokens)
+    except Exception as error:
+        loop.close()
+        raise EngineError(f"vLLM cannot run {folder}: {_reason(error)}; {MORE}") from error
+    except BaseException:
+        loop.close()
+        raise
+
+
+class VllmEngine:
+    """Samples through vLLM's AsyncLLM; `open_vllm` makes one."""
+
+    def __init__(
+        self, llm: Any, loop: BackgroundLoop, settings: SampleSettings, end_tokens: Sequence[int]
+    ) -> None:
+        self.prefill_tokens = 0
+        self._llm, self._loop = llm, loop
+        self._settings = settings
+        self._end_tokens = sorted({*end_tokens, *settings.stop_tokens})
+        self._version = 0
+        self._next_handle = 0
+        self._in_flight: dict[int, Future[Any]] = {}
+        self._ended: SimpleQueue[int] = SimpleQueue()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """No log-probs where tokens are cut off at a temperature that is not 1: `logprobs_mode`."""
+        return Capabilities(
+            cancel=True,
+            logps=logprobs_mode(self._settings) is not None,
+            seed=True,
+            exact_streams=False,
+            prefix_cache=True,
+        )
+
+    @property
+    def slots(self) -> int:
+        """The rollouts that vLLM decodes at once."""
+        return self._settings.rows
+
+    def submit(self, request: Request) -> int:
+        """Queue a rollout; vLLM begins them in the order of submission."""
+        handle = self._next_handle
+        self._next_handle += 1
+        rollout = self._loop.start(self._sample(handle, request))
+        self._in_flight[handle] = rollout
+        rollout.add_done_callback(lambda _: self._ended.put(handle))
+        return handle
+
+    def cancel(self, handle: int) -> int:
+        """Drop a rollout; returns the tokens it had cost, also where it ended before `poll` saw it."""
+        rollout = self._in_flight.pop(handle, None)
+        if rollout is None:
+            return 0
+        self._loop.run(self._llm.abort(str(handle)))
+        if rollout.exception() is not None:
+            return 0
+        output = rollout.result()
+        tokens = len(output.outputs[0].token_ids)
+        if tokens > 0:
+            self._count_prefill(output)
+        return tokens
+
+    def poll(self) -> list[Completion]:
+        """Wait until at least one rollout finishes; empty when none is in flight.
+
+        Raises EngineError if vLLM has stopped.
+        """
+        finished: list[Completion] = []
+        while self._in_flight and not finished:
+            ended = [self._ended.get()]
+            while not self._ended.empty():
+                ended.append(self._ended.get())
+            finished += [
+                self._completion(handle, self._in_flight.pop(handle))
+                for handle in ended
+                if handle in self._in_flight
+            ]
+        return finished
+
+    def update_weights(self, version: int, folder: Path | None = None) -> None:
+        """Read a folder's weights (safetensors) in place of those held; prompts are computed anew.
+
+        Raises RuntimeError while rollouts are in flight: they would mix two policies; and
+        EngineError without a folder, or if its weights cannot be read.
+        """
+        if self._in_flight:
+            raise RuntimeError("weights changed while rollouts were in flight")
+        if folder is None:
+            raise EngineError("vLLM holds weights of its own: save the policy, and give its folder")
+        if not list(folder.glob("*.safetensors")):
+            raise EngineError(f"there are no weights in {folder}: no *.safetensors file")
+        try:
+            self._loop.run(self._reload(folder))
+        except Exception as error:
+            raise EngineError(
+                f"vLLM cannot take the weights in {folder}: {_reason(error)}; what it holds now is "
+                f"neither the old nor the new, so open another ({MORE})"
+            ) from error
+        self._version = version
+
+    def close(self) -> None:
+        """End vLLM's processes; what is in flight is dropped."""
+        if self._llm is not None:
+            self._in_flight.clear()
+            self._loop.call(self._llm.shutdown)
+            self._loop.close()
+            # It would shut itself down once more when the interpreter ends, and fail.
+            self._llm = None
+
+    def _completion(self, handle: int, rollout: Future[Any]) -> Completion:
+        from vllm.exceptions import VLLMClientError
+
+        error = rollout.exception()
+        if isinstance(error, VLLMClientError | ValueError):
+            return Completion(handle, (), (), "error", self._version, reason=_reason(error))
+        if error is not None:
+            raise EngineError(f"vLLM has stopped: {_reason(error)}; {MORE}") from error
+        output = rollout.result()
+        self._count_prefill(output)
+        sampled = output.outputs[0]
+        if sampled.finish_reason not in ("stop", "length"):
+            raise EngineError(f"vLLM ended a rollout with {sampled.finish_reason!r}; {MORE}")
+        tokens = tuple(sampled.token_ids)
+        places = zip(tokens, sampled.logprobs or (), strict=False)
+        return Completion(
+            handle=handle,
+            tokens=tokens,
+            logps=tuple(of_token[token].logprob for token, of_token in places),
+            finish=sampled.finish_reason,
+            version=self._version,
+        )
+
+    def _count_prefill(self, output: Any) -> None:
+        self.prefill_tokens += len(output.prompt_token_ids) - (output.num_cached_tokens or 0)
+
+    # All that follows runs in the loop's thread.
+
+    async def _sample(self, handle: int, request: Request) -> Any:
+        """One rollout from beginning to end: vLLM's record of it."""
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        vocabulary = self._llm.model_config.get_vocab_size()
+        if (last := max(request.prompt_tokens, default=0)) >= vocabulary:
+            # It would be the end of vLLM, not of this rollout alone.
+            raise ValueError(f"token {last} of the prompt is not among the model's {vocabulary}")
+        settings = self._settings
+        asked = SamplingParams(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            max_tokens=settings.max_new_tokens,
+            stop=list(settings.stop),
+            stop_token_ids=self._end_tokens,
+            ignore_eos=True,
+            # Never -1, which vLLM takes for no seed at all.
+            seed=request.stream & (2**63 - 1),
+            logprobs=None if logprobs_mode(settings) is None else 0,
+            detokenize=bool(settings.stop),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        # Tokens that need no rendering are taken in before anything is awaited: so rollouts begin in
+        # order, and `abort` finds every one.
+        prompt = tokens_input(list(request.prompt_tokens))
+        [output] = [last async for last in self._llm.generate(prompt, asked, str(handle))]
+        return output
+
+    async def _reload(self, folder: Path) -> None:
+        path = {"weights_path": str(folder.resolve())}
+        await self._llm.collective_rpc("reload_weights", kwargs=path)
+        if not await self._llm.reset_prefix_cache():
+            raise EngineError("prompts computed with the old weights are still in use")
+
+
+def _import_vllm() -> None:
+    # Standard output may be where verdicts go; and nothing is reported to anybody without being asked.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        # Imports that fail on the way keep frames alive and all they hold: not so what is started.
+        import vllm.engine.arg_utils
+        import vllm.v1.engine.async_llm  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            [
+                f"the vllm engine needs a package that is missing ({error}): "
+                "pip install 'optpo[vllm]'"
+            ]
+        ) from error
+
+
+async def _start(
+    folder: Path, settings: SampleSettings, longest_prompt: int, precision: str
+) -> Any:
+    """Start vLLM's processes, which takes a while, and return its AsyncLLM."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    # What this thread starts inherits what it blocks: an interrupt is the caller's to answer, who may
+    # want rollouts yet to end a step well. The tracker, started later, would lift it again.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    longest = longest_prompt + settings.max_new_tokens
+    on_cpu: dict[str, Any] = {
+        # A seeded rollout whose prompt is computed in pieces ends vLLM on a CPU, whose generators
+        # cannot step back. Compiling takes long there, and small models are no faster for it.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(longest, 2048),
+        "enforce_eager": True,
+        # The least that its kernels take; of a prompt only full blocks are shared.
+        "block_size": 32,
+    }
+    config = AsyncEngineArgs(
+        model=str(folder),
+        load_format="safetensors",
+        dtype=precision,
+        max_model_len=longest,
+        max_num_seqs=settings.rows,
+        use_tqdm_on_load=False,
+        skip_tokenizer_init=not settings.stop,
+        logprobs_mode=logprobs_mode(settings) or "raw_logprobs",
+        disable_log_stats=True,
+        **(on_cpu if current_platform.is_cpu() else {}),
+    ).create_engine_config()
+    model, parallel = config.model_config, config.parallel_config
+    heads = model.get_num_kv_heads(parallel) * model.get_num_layers(parallel)
+    a_token = 2 * heads * model.get_head_size() * model.dtype.itemsize
+    # Left to itself it takes most of the memory there is, which the policy needs too. One row more
+    # than asked, for the block that it keeps back.
+    config.cache_config.kv_cache_memory_bytes = a_token * (longest + BLOCK) * (settings.rows + 1)
+    llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    # Asked once, it is known, and no rollout waits for it.
+    await llm.get_supported_tasks()
+    return llm
+
+
+def logprobs_mode(settings: SampleSettings) -> str | None:
+    """Which of vLLM's log-probs are a rollout's: at the temperature, before tokens are cut off.
+
+    vLLM has them before both ("raw") and after both ("processed"); None where neither will do.
+    """
+    cuts = settings.top_p < 1 or settings.top_k > 0 or settings.min_p > 0
+    if settings.temperature == 0 or not cuts:
+        return "processed_logprobs"
+    return "raw_logprobs" if settings.temperature == 1 else None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
