@@ -3,11 +3,15 @@
 import copy
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_server import Model, ModelServer
+
+from optpo.sampling.endpoint import Endpoint
 from optpo.sampling.engine import Engine, Request, SampleSettings, stream_seed
+from optpo.sampling.openai_engine import open_endpoint
 from optpo.sampling.recorded_engine import RecordedEngine
 from optpo.sampling.transformers_engine import TransformersEngine
 
@@ -78,4 +82,19 @@ def open_recorded(tiny: Tiny, sample: SampleSettings) -> Iterator[Engine]:
         engine.close()
 
 
-ENGINES: dict[str, Open] = {"transformers": open_transformers, "recorded": open_recorded}
+@contextmanager
+def open_openai(tiny: Tiny, sample: SampleSettings) -> Iterator[Engine]:
+    """A real server on loopback, asked by token ids."""
+    with (
+        closing(Model(tiny.model, tiny.tokenizer, END_TOKENS)) as model,
+        closing(ModelServer(model)) as server,
+        closing(open_endpoint(Endpoint(server.url, api="completions"), sample)) as engine,
+    ):
+        yield engine
+
+
+ENGINES: dict[str, Open] = {
+    "transformers": open_transformers,
+    "recorded": open_recorded,
+    "openai": open_openai,
+}

@@ -184,9 +184,11 @@ class AnswerReader:
             self._chunks += 1
         self._ids.extend(int(token) for token in choice.get("token_ids") or ())
         if logprobs := choice.get("logprobs"):
-            self._logps.extend(entry["logprob"] for entry in logprobs.get("content") or ())
-            self._logps.extend(logprobs.get("token_logprobs") or ())
-        self._finish = choice.get("finish_reason")
+            told = [entry["logprob"] for entry in logprobs.get("content") or ()]
+            told += logprobs.get("token_logprobs") or ()
+            self._logps.extend(None if logp is None else float(logp) for logp in told)
+        finish = choice.get("finish_reason")
+        self._finish = None if finish is None else str(finish)
 
     def _reported(self, error: Any) -> AttemptError:
         """The error that a server reports instead: an object, or a sentence."""

@@ -7,6 +7,7 @@ everything else through `tell`.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 
 from optpo.errors import EngineError
@@ -99,7 +100,14 @@ class Dispatch:
                 errand.asked, errand.tokens, errand.first_token = now, 0, None
                 self._running.add(errand)
                 errand.task = asyncio.get_running_loop().create_task(self._attempt(errand))
+                # Not within the task: one that is cancelled before it began runs nothing.
+                errand.task.add_done_callback(partial(self._leave, errand))
         self.concurrency.observe(now, len(self._running))
+
+    def _leave(self, errand: Errand, _: "asyncio.Task[None]") -> None:
+        errand.task = None
+        self._running.discard(errand)
+        self._launch()
 
     async def _attempt(self, errand: Errand) -> None:
         def count(new: int) -> None:
@@ -122,13 +130,9 @@ class Dispatch:
         except Exception as error:
             # Whatever it is, the caller must not wait for it for ever.
             failure = AttemptError("fatal", f"{self._endpoint.base}: {error!r}")
-        finally:
-            errand.task = None
-            self._running.discard(errand)
         if failure is not None and not errand.over:
             self.lost_tokens += errand.tokens
             self._fail(errand, failure)
-        self._launch()
 
     def _succeed(self, errand: Errand, sampled: Sampled) -> None:
         self._successes += 1
@@ -151,7 +155,7 @@ class Dispatch:
             self._give_up(str(failure))
             return
         now = _now()
-        alive = self._others_alive(now)
+        alive = self._others_alive(errand, now)
         # A failure may be the question's own where the server answers others.
         errand.strikes += alive or self._successes > errand.struck_at
         errand.struck_at = self._successes
@@ -192,12 +196,12 @@ class Dispatch:
             self._noticed = True
             self._tell(f"{failure}; waiting for the server for up to {patience:g} s")
 
-    def _others_alive(self, now: float) -> bool:
-        """Whether a stream has been going on for so long that the server must be well."""
+    def _others_alive(self, failed: Errand, now: float) -> bool:
+        """Whether another stream has been going on for so long that the server must be well."""
         half = self._endpoint.patience_seconds / 2
         return any(
             errand.first_token is not None and now - errand.first_token >= half
-            for errand in self._running
+            for errand in self._running - {failed}
         )
 
     def _give_up(self, why: str) -> None:
