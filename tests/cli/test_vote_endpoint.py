@@ -25,7 +25,10 @@ def server(llama, tokenizer, tmp_path: Path) -> Iterator[ModelServer]:
     rows = [{"id": f"q{n}", "prompt": f"w{8 + n} w{9 + n}", "gold": "w9"} for n in range(12)]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "rule.yaml").write_text(RECIPE)
-    with closing(ModelServer(Model(llama, tokenizer, END_TOKENS))) as server:
+    with (
+        closing(Model(llama, tokenizer, END_TOKENS)) as model,
+        closing(ModelServer(model)) as server,
+    ):
         yield server
 
 

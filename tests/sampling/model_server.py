@@ -39,7 +39,7 @@ class Model:
     def rollout(self, prompt, seed, settings) -> "Future[Completion]":
         if settings not in self._asked:
             self._asked[settings] = SimpleQueue()
-            self._workers.append(threading.Thread(target=self._work, args=(settings,)))
+            self._workers.append(threading.Thread(target=self._work, args=(settings,), daemon=True))
             self._workers[-1].start()
         key = (prompt, seed, settings)
         if key not in self._known:
