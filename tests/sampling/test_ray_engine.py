@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import pytest
 import ray
@@ -48,12 +49,14 @@ def settings_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pool(settings_file):
-    """Two workers on a Ray that the pool begins, and ends."""
+    """Two workers on a Ray that the pool begins, and ends; it writes nothing into the home folder."""
+    home = sorted(Path.home().glob(".ray/*"))
     engine = RayEngine(partial(Renewed, settings_file), RaySettings(workers=2))
     yield engine
     engine.close()
     engine.close()
     assert not ray.is_initialized()
+    assert sorted(Path.home().glob(".ray/*")) == home
 
 
 class Borrowed:

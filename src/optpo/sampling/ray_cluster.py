@@ -3,7 +3,6 @@
 import math
 import os
 import secrets
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,10 +47,6 @@ def connect(settings: RaySettings) -> bool:
     """Connect this process to Ray, or begin one here; whether there was a need to."""
     address = settings.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # A Ray begun here obeys this process and its children alone. Ray reads this when it is
-        # imported; left to itself it writes a key into the home folder.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError as error:
@@ -68,6 +63,9 @@ def connect(settings: RaySettings) -> bool:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise EngineError(f"no Ray cluster can be reached at {address!r}: {error}") from error
         return True
+    if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        # It obeys this process and its children alone, and writes no key into the home folder.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     needs = {name: amount * settings.workers for name, amount in settings.resources.items()}
     needs.pop("GPU", None)
     ray.init(
