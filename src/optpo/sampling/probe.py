@@ -14,6 +14,7 @@ from optpo.sampling.retry import AttemptError, pause
 
 PROBE_TEXT = "Write a random sentence."
 PROBE_TOKENS = 16
+SEEDS = (2, 1, 3, 1)
 
 _Answer = TypeVar("_Answer")
 
@@ -86,11 +87,11 @@ async def probe(
 ) -> Server:
     """Find the server, its model where none is named, the fields it takes, and what seeds do.
 
-    Where the server refuses a request with every field, each is tried alone. Three rollouts of
-    `PROBE_TOKENS` tokens then show whether the same seed gives the same tokens, also beside a
-    neighbour (where `concurrency` allows one), and another seed others. That is a sign and no proof:
-    a longer rollout, a fuller batch or another prompt may still differ, and many servers promise
-    nothing.
+    Where the server refuses a request with every field, each is tried alone. A rollout of
+    `PROBE_TOKENS` tokens, and four more at once (where `concurrency` allows that), then show whether
+    the same seed gives the same tokens, also beside others, and another seed other tokens. That is
+    a sign and no proof: a longer rollout, a fuller batch or another prompt may still differ, and
+    many servers promise nothing.
 
     Raises:
         EngineError: nothing there works; says what was tried and what to do.
@@ -170,21 +171,22 @@ async def _measured(
 ) -> Server:
     """See what comes back with those fields."""
     first = await prober.sample(dialect, seed=1)
-    # Together where rollouts will be together: some servers keep one random state for all.
-    together = asyncio.Semaphore(min(2, endpoint.concurrency))
+    # Together, as rollouts will be: some servers keep one random state for all.
+    together = asyncio.Semaphore(min(len(SEEDS), endpoint.concurrency))
 
     async def sample(seed: int) -> Sampled:
         async with together:
             return await prober.sample(dialect, seed)
 
-    again, other = await asyncio.gather(sample(1), sample(2))
+    more = await asyncio.gather(*map(sample, SEEDS))
 
     def drawn(sampled: Sampled) -> tuple[str, tuple[int, ...]]:
         return sampled.text, sampled.tokens
 
     greedy = settings.temperature == 0
-    repeats = drawn(first) == drawn(again)
-    differs = drawn(first) != drawn(other)
+    same = [drawn(first) == drawn(sampled) for sampled in more]
+    repeats = all(equal for seed, equal in zip(SEEDS, same, strict=True) if seed == 1)
+    differs = not all(same)
     seed = "seed" in dialect.fields and repeats and (differs or greedy)
     notices = []
     if repeats and not differs and not greedy:
@@ -197,7 +199,7 @@ async def _measured(
         logps=bool(first.logps),
         seed=seed,
         exact_streams=seed or (greedy and repeats),
-        prefix_cache=again.cached_tokens > 0,
+        prefix_cache=any(sampled.cached_tokens > 0 for sampled in more),
         token_ids=first.tokens[0] >= 0,
     )
     return Server(dialect, capabilities, tuple(notices))
