@@ -78,9 +78,10 @@ def test_the_wheel_alone_has_no_torch_and_works(tmp_path: Path) -> None:
 
 
 def test_importing_brings_no_extra() -> None:
-    """`import optpo`, its voting and its data load neither torch nor transformers nor datasets."""
+    """`import optpo`, its voting, its data and the engine for servers load no torch, transformers
+    or datasets."""
     code = (
-        "import sys, optpo, optpo.voting, optpo.data\n"
+        "import sys, optpo, optpo.voting, optpo.data, optpo.sampling.openai_engine\n"
         "loaded = {'torch', 'transformers', 'datasets', 'matplotlib', 'peft'} & set(sys.modules)\n"
         "print(sorted(loaded))\n"
     )
