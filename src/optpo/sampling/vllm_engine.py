@@ -19,6 +19,7 @@ from typing import Any
 
 from optpo.errors import EngineError, SettingsError
 from optpo.sampling.background_loop import BackgroundLoop
+from optpo.sampling.completion_protocol import seed_of
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 2.0
@@ -221,8 +222,8 @@ class VllmEngine:
             stop=list(settings.stop),
             stop_token_ids=self._end_tokens,
             ignore_eos=True,
-            # Never -1, which vLLM takes for no seed at all.
-            seed=request.stream & (2**63 - 1),
+            # As a server of vLLM is asked, so that both draw the same.
+            seed=seed_of(request.stream),
             logprobs=None if logprobs_mode(settings) is None else 0,
             detokenize=bool(settings.stop),
             output_kind=RequestOutputKind.FINAL_ONLY,
