@@ -1,6 +1,7 @@
 """`optpo adapt`: test-time policy optimization without labels."""
 
 import json
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -58,21 +59,30 @@ class Adapt(SettingsFlags):
             flags["trackers"] = names
         settings = self.settings(flags)
         from optpo.recipes.load import settings_to_mapping
+        from optpo.training.distributed import join_processes
         from optpo.training.run_directory import RunDirectory
 
-        directory = RunDirectory.create(
-            self.out or _default_directory(settings.recipe), settings_to_mapping(settings)
+        processes = join_processes(settings.model.device)
+        path = processes.same(self.out or _default_directory(settings.recipe))
+        directory = (
+            RunDirectory.create(path, settings_to_mapping(settings))
+            if processes.first
+            else RunDirectory(path)
         )
         try:
             run(settings, directory, as_json=self.json)
         except (DataError, ModelError, SettingsError):
             # The inputs were wrong and nothing was done: leave no run behind that never began.
-            _remove_unbegun(directory.path)
+            if directory.writes:
+                _remove_unbegun(directory.path)
             raise
 
 
 def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) -> None:
-    """Run, or go on with, what is in the directory; write the report and print the summary."""
+    """Run, or go on with, what is in the directory; write the report and print the summary.
+
+    Where the directory is only looked on at, by a process beside the first, nothing is shown.
+    """
     from optpo.recipes.load import settings_to_mapping
     from optpo.reporting.html import write_report
     from optpo.reporting.terminal import open_view, summary_lines
@@ -83,14 +93,20 @@ def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) ->
     try:
         with ExitStack() as stack:
             stack.callback(directory.close)
-            view = stack.enter_context(open_view(sys.stderr))
+            shown = sys.stderr
+            if not directory.writes:
+                shown = stack.enter_context(Path(os.devnull).open("w"))
+            view = stack.enter_context(open_view(shown))
             config = settings_to_mapping(settings)
+            trackers = settings.trackers if directory.writes else ()
             summary = adapt(
                 settings,
                 directory,
                 view,
-                lambda: open_trackers(settings.trackers, directory.path, config),
+                lambda: open_trackers(trackers, directory.path, config),
             )
+            if not directory.writes:
+                return
             write_report([directory.path], report)
     except OSError as error:
         error.filename = error.filename or str(directory.path)

@@ -24,6 +24,7 @@ class Resume:
         """Go on from the newest checkpoint."""
         require_training()
         from optpo.recipes.load import settings_from_mapping
+        from optpo.training.distributed import join_processes
         from optpo.training.run_directory import CONFIG, RunDirectory, read_config
 
         config = read_config(self.directory)
@@ -32,4 +33,6 @@ class Resume:
         except SettingsError as error:
             file = self.directory / CONFIG
             raise SettingsError([f"{file}: {problem}" for problem in error.problems]) from error
-        run(settings, RunDirectory.open(self.directory), as_json=self.json)
+        first = join_processes(settings.model.device).first
+        directory = RunDirectory.open(self.directory) if first else RunDirectory(self.directory)
+        run(settings, directory, as_json=self.json)

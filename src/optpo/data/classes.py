@@ -34,6 +34,10 @@ class AnswerClasses:
         self.labels: list[str] = []
         self._class_of_key: dict[str, int] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: all but the verifier, whose processes are this one's."""
+        return {**self.__dict__, "verifier": None}
+
     def classify(self, answer: str | None) -> int:
         """Return the class of an answer, a new one if need be; `UNPARSED` for None or blanks."""
         if answer is None or not answer.strip():

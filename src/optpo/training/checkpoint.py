@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from optpo.errors import RunDirectoryError
+from optpo.training.distributed import part_of, whole
 from optpo.training.policy import Policy
 from optpo.training.run_directory import replace_folder, replace_text
 
@@ -28,28 +31,40 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     checkpoint: Checkpoint,
     sampling: Policy | None = None,
+    *,
+    writes: bool = True,
 ) -> None:
     """Write checkpoints/step-N whole, then drop the older ones.
 
-    `sampling` is the policy that samples the next step, where it is another one.
+    `sampling` is the policy that samples the next step, where it is another one. Of several
+    processes one writes; the others call too, and hand over what they hold of the tensors.
     """
-    final = folder / f"step-{checkpoint.step:05d}"
-    temporary = folder / ".writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    _write_weights(policy, temporary / "weights.safetensors")
-    save_file(
+    tensors = {"weights": _together(policy.trainable(), writes)}
+    tensors["optimizer"] = _together(
         {
-            f"{name}/{key}": torch.as_tensor(value).contiguous()
+            f"{name}/{key}": torch.as_tensor(value)
             for name, parameter in policy.trainable().items()
             for key, value in optimizer.state.get(parameter, {}).items()
         },
-        temporary / "optimizer.safetensors",
+        writes,
     )
     state = {"step": checkpoint.step, "version": policy.version, **checkpoint.state}
     if sampling is not None:
+        tensors["sampling"] = _together(sampling.trainable(), writes)
         state["sampling_version"] = sampling.version
-        _write_weights(sampling, temporary / "sampling.safetensors")
+    if writes:
+        _write(folder, checkpoint.step, tensors, state)
+
+
+def _write(
+    folder: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    final = folder / f"step-{step:05d}"
+    temporary = folder / ".writing"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, of in tensors.items():
+        save_file(of, temporary / f"{name}.safetensors")
     replace_text(temporary / "state.json", json.dumps(state))
     replace_folder(temporary, final)
     for older in folder.glob("step-*"):
@@ -75,7 +90,7 @@ def load_checkpoint(
     for key, value in load_file(newest / "optimizer.safetensors").items():
         name, entry = key.rsplit("/", 1)
         parameter = trainable[name]
-        placed = value if entry == "step" else value.to(parameter.device)
+        placed = value if entry == "step" else part_of(value, like=parameter)
         optimizer.state[parameter][entry] = placed
     state = json.loads((newest / "state.json").read_text())
     policy.version = state.pop("version")
@@ -85,10 +100,14 @@ def load_checkpoint(
     return Checkpoint(state.pop("step"), state)
 
 
-def _write_weights(policy: Policy, file: Path) -> None:
-    save_file(
-        {name: value.detach().contiguous() for name, value in policy.trainable().items()}, file
-    )
+def _together(named: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Whole tensors, put together one at a time, and kept where they are written."""
+    together = {}
+    for name, value in named.items():
+        tensor = whole(value.detach())
+        if keep:
+            together[name] = tensor.contiguous()
+    return together
 
 
 def _read_weights(policy: Policy, file: Path) -> None:
@@ -98,4 +117,4 @@ def _read_weights(policy: Policy, file: Path) -> None:
         raise RunDirectoryError(f"{file} holds the weights of another model")
     with torch.no_grad():
         for name, parameter in trainable.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_of(weights[name], like=parameter))

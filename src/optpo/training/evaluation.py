@@ -1,9 +1,9 @@
 """A policy's votes, and its accuracy on questions whose answers are known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from optpo.data import AnswerSettings, Question
+from optpo.data import AnswerClasses, AnswerSettings, Question
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.transformers_engine import TransformersEngine
@@ -18,6 +18,12 @@ def policy_voter(policy: Policy, sample: SampleSettings, answers: AnswerSettings
         policy.model, policy.decode, policy.end_tokens, sample, policy.mixed
     )
     return Voter(engine, policy.decode, sample, answers)
+
+
+def adopted(voter: Voter, ballot: Ballot) -> Ballot:
+    """A ballot that may have been filled in another process, to be read by this voter."""
+    classes = AnswerClasses.from_json(ballot.classes.to_json(), voter.answers, voter.verifier)
+    return replace(ballot, classes=classes)
 
 
 @dataclass(frozen=True)

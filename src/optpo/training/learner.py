@@ -11,6 +11,7 @@ from torch import Tensor
 from optpo.batch import RolloutBatch, pack
 from optpo.data import Question
 from optpo.sampling.voter import Voter
+from optpo.training.distributed import ALONE, Processes
 from optpo.training.policy import Policy
 from optpo.training.reference import reference_logps
 from optpo.training.sampler import Sampled
@@ -38,11 +39,12 @@ class Learner:
         policy: Policy,
         voter: Voter,
         questions: Mapping[str, Question],
+        processes: Processes = ALONE,
     ) -> None:
         self.settings, self.policy, self.voter = settings, policy, voter
-        self.questions = questions
+        self.questions, self.processes = questions, processes
         self.optimizer = make_optimizer(policy, settings.update)
-        self.reference = reference_logps(settings, policy)
+        self.reference = reference_logps(settings, policy, processes)
 
     def learn(self, sampled: Sampled, flips: Sequence[bool | None]) -> StepRows:
         """Reward, select, advantage, objective and update.
@@ -98,7 +100,7 @@ class Learner:
     def _update(self, batch: RolloutBatch, rewards: Tensor) -> tuple[dict[str, float], Tensor]:
         """Move the policy by the rollouts kept; returns metrics, and mean advantages a rollout."""
         settings = self.settings
-        logp_old, values = behaviour(self.policy, settings.update, batch)
+        logp_old, values = behaviour(self.policy, settings.update, batch, self.processes)
         advantages, returns = settings.advantage(batch, rewards, values)
         targets = StepTargets(
             advantages=advantages,
@@ -116,7 +118,7 @@ class Learner:
             batch,
             targets,
             lambda done: learning_rate_factor(settings.update, done, total),
+            self.processes,
         )
-        self.voter.update_weights(self.policy.version)
         sums = torch.zeros(batch.rollouts).index_add(0, batch.token_rollouts, advantages)
         return metrics, sums / batch.lengths

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 
 from optpo.errors import RunStoppedError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from optpo.training.evaluation import accuracy, policy_voter
+from optpo.training.distributed import join_processes
+from optpo.training.evaluation import accuracy, adopted, policy_voter
 from optpo.training.interruption import stop_on_signal
 from optpo.training.learner import Learner
 from optpo.training.ledger import Ledger
@@ -77,6 +78,7 @@ class _Run:
         self.settings, self.directory = settings, directory
         self.view = view
         self.trackers: list[Tracker] = []
+        self.processes = join_processes(settings.model.device)
         data, sample = settings.data, settings.sample
         questions, unseen = questions_of_run(settings.data, directory)
         self.policy = load_policy(settings.model, sample.temperature, settings.update.pass_tokens)
@@ -89,13 +91,16 @@ class _Run:
         check_training(self.policy, list(self.prompts.values()))
         if settings.advantage.needs_critic:
             self.policy.add_value_head()
-        self.voter = stack.enter_context(policy_voter(self.policy, sample, data.answers))
-        self.learner = Learner(settings, self.policy, self.voter, self.questions)
-        sampling, voter = self.policy, self.voter
+        self.whole = self.policy
+        if settings.update.sharding == "full":
+            self.whole = self.policy.shard(self.processes)
+        self.voter = stack.enter_context(policy_voter(self.whole, sample, data.answers))
+        self.learner = Learner(settings, self.policy, self.voter, self.questions, self.processes)
+        sampling, voter = self.whole, self.voter
         if settings.overlap:
-            sampling = self.policy.copy()
+            sampling = self.whole.copy()
             voter = stack.enter_context(policy_voter(sampling, sample, data.answers))
-        self.sampler = Sampler(settings, sampling, voter, self.prompts)
+        self.sampler = Sampler(settings, sampling, voter, self.prompts, self.processes)
         self.ahead = stack.enter_context(Ahead(self.sampler, self._progress))
         self.ledger = Ledger()
         self.step = self.saved = 0
@@ -122,8 +127,8 @@ class _Run:
                 self.view.evaluation(row)
             for row in self.directory.rows("metrics.jsonl"):
                 self.view.step(row)
-        for voter, policy in ((self.voter, self.policy), (self.sampler.voter, self.sampler.policy)):
-            voter.update_weights(policy.version)
+        self._show_weights()
+        self.sampler.voter.update_weights(self.sampler.policy.version)
         while not self._at_the_end:
             self._stop_if_asked()
             self.step += 1
@@ -133,7 +138,8 @@ class _Run:
                 self._timed(self._evaluate)
             if last or self.step % self.settings.checkpoint_every == 0:
                 self._save()
-        self.policy.save(self.directory.path / "final")
+        if self.processes.first:
+            self.whole.save(self.directory.path / "final")
         if self.step < self.settings.steps:
             self.view.guard(
                 f"ended after step {self.step} of {self.settings.steps}: the last "
@@ -148,14 +154,15 @@ class _Run:
     def _one_step(self) -> None:
         """Sample and learn, and write down what was done."""
         began = time.monotonic()
-        sampled = self.ahead.result(self.step)
+        sampled = self.sampler.gather(self.ahead.result(self.step))
         waited = time.monotonic() - began
         flips = self.sampler.remember(sampled)
         if self.settings.overlap:
-            self.sampler.take_weights(self.policy)
+            self.sampler.take_weights(self.whole)
             if self.step < self.settings.steps and not self.stop_asked():
                 self.ahead.begin(self.step + 1)
         rows = self.learner.learn(sampled, flips)
+        self._show_weights()
         row = rows.metrics
         row["seconds_sampling"] = min(waited, sampled.seconds)
         row["seconds"] = time.monotonic() - began
@@ -166,6 +173,11 @@ class _Run:
         self.directory.append("verdicts.jsonl", rows.verdicts)
         self.directory.append("metrics.jsonl", [row])
         self._show_step(row)
+
+    def _show_weights(self) -> None:
+        """Evaluate and sample by what was learnt."""
+        self.whole.take_weights(self.policy)
+        self.voter.update_weights(self.whole.version)
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         self.view.progress(stage, done, total, "questions")
@@ -192,7 +204,8 @@ class _Run:
             known = {key: prompts[key] for key in prompts if questions[key].gold is not None}
             if samples == 0 or not known:
                 continue
-            ballots = self.voter.ballots(known)
+            share = self.processes.share(list(known))
+            ballots = self.voter.ballots({key: known[key] for key in share})
             self.voter.vote(
                 ballots,
                 FixedRule(votes=samples),
@@ -200,6 +213,7 @@ class _Run:
                 purpose=f"evaluate {name} {self.step}",
                 on_verdict=lambda done, total: self._progress("evaluation", done, total),
             )
+            ballots = [adopted(self.voter, ballot) for ballot in self.processes.gather(ballots)]
             self.ledger.tokens_evaluation += sum(ballot.tokens for ballot in ballots)
             reached = accuracy(self.voter, ballots, questions)
             assert reached is not None
@@ -224,6 +238,7 @@ class _Run:
             self.learner.optimizer,
             checkpoint,
             self._samples_apart,
+            writes=self.processes.first,
         )
 
     def _timed(self, work: Callable[[], None]) -> None:
@@ -232,7 +247,7 @@ class _Run:
         self.ledger.seconds += time.monotonic() - began
 
     def _stop_if_asked(self) -> None:
-        if self.stop_asked():
+        if self.processes.any(self.stop_asked()):
             if self.saved != self.step:
                 self._save()
             path = self.directory.path

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optpo.batch import RolloutBatch
+from optpo.training.distributed import ALONE, Processes, whole
 from optpo.training.packed_attention import packed
 from optpo.training.run_directory import replace_folder
 
@@ -69,10 +70,26 @@ class Policy:
     @torch.no_grad()
     def take_weights(self, other: "Policy") -> None:
         """Be as another policy, of which this one is a copy, is now."""
+        if other is self:
+            return
         newer = other.trainable()
         for name, parameter in self.trainable().items():
-            parameter.copy_(newer[name])
+            parameter.copy_(whole(newer[name]))
         self.version = other.version
+
+    def shard(self, processes: Processes) -> "Policy":
+        """Keep only this process's part of what is trained; returns a policy that stays whole.
+
+        Only the whole one can be sampled from; it takes the weights when it is told to. In one
+        process alone it is the same one.
+        """
+        if processes.world == 1:
+            return self
+        unsharded = self.copy()
+        critic = [] if self.value_head is None else [self.value_head]
+        blocks = getattr(self.model, "_no_split_modules", None) or ()
+        processes.shard([self.model, *critic], blocks)
+        return unsharded
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer as a folder that transformers loads; adapters are merged in."""
@@ -131,17 +148,28 @@ class Policy:
         return logps, self.value_head(hidden)[:, 0]
 
     @torch.no_grad()
-    def score_all(self, batch: RolloutBatch) -> tuple[Tensor, Tensor | None]:
-        """Log-probs and values of the whole batch, (C,) each in the batch's order, on the CPU."""
+    def score_all(
+        self, batch: RolloutBatch, processes: Processes = ALONE
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probs and values of the whole batch, (C,) each in the batch's order, on the CPU.
+
+        Several processes that have the same batch do their share each.
+        """
         offsets = batch.completion_offsets
-        logps = torch.empty(int(offsets[-1]))
-        values = torch.empty(int(offsets[-1])) if self.value_head is not None else None
-        for rollouts in self.passes(batch, torch.arange(batch.rollouts)):
-            places = completion_places(batch, rollouts)
+        logps = torch.zeros(int(offsets[-1]))
+        values = torch.zeros(int(offsets[-1])) if self.value_head is not None else None
+        passes = list(self.passes(batch, torch.arange(batch.rollouts)))
+        for rollouts, counts in processes.equal_share(passes):
             piece, piece_values = self.score(batch, rollouts)
+            if not counts:
+                continue
+            places = completion_places(batch, rollouts)
             logps[places] = piece.cpu()
             if values is not None and piece_values is not None:
                 values[places] = piece_values.cpu()
+        for scores in (logps, values):
+            if scores is not None:
+                processes.sum(scores)
         return logps, values
 
     def passes(self, batch: RolloutBatch, rollouts: Tensor) -> Iterator[Tensor]:

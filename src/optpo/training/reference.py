@@ -6,13 +6,14 @@ from typing import Any
 from torch import Tensor
 
 from optpo.batch import RolloutBatch
+from optpo.training.distributed import ALONE, Processes
 from optpo.training.loading import load_policy
 from optpo.training.policy import Policy
 from optpo.training.settings import RunSettings
 
 
 def reference_logps(
-    settings: RunSettings, policy: Policy
+    settings: RunSettings, policy: Policy, processes: Processes = ALONE
 ) -> Callable[[RolloutBatch], Tensor] | None:
     """A function that gives the reference's log-probs (C,); none where the objective asks for none.
 
@@ -25,8 +26,8 @@ def reference_logps(
 
         def without_adapter(batch: RolloutBatch) -> Tensor:
             with adapted.disable_adapter():
-                return policy.score_all(batch)[0]
+                return policy.score_all(batch, processes)[0]
 
         return without_adapter
     first = load_policy(settings.model, settings.sample.temperature, policy.pass_tokens)
-    return lambda batch: first.score_all(batch)[0]
+    return lambda batch: first.score_all(batch, processes)[0]

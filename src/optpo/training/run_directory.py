@@ -23,11 +23,12 @@ class RunDirectory:
     """The folder of one run, locked against a second process while it is open.
 
     Files: config.yaml, questions.jsonl, the ledgers (a line a step, evaluation or verdict),
-    rollouts/, checkpoints/, final/, summary.json.
+    rollouts/, checkpoints/, final/, summary.json. Of several processes one opens it; the others
+    look on: they read, and leave the writing to that one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = False) -> None:
+        self.path, self.writes = path, writes
         self._lock = FileLock(path / LOCK)
 
     @classmethod
@@ -46,7 +47,7 @@ class RunDirectory:
         if path.exists() and any(entry.name != LOCK for entry in path.iterdir()):
             raise RunDirectoryError(f"{path} is not empty and holds no run; choose another folder")
         path.mkdir(parents=True, exist_ok=True)
-        directory = cls(path)
+        directory = cls(path, writes=True)
         directory._acquire()
         whole = {**config, "versions": versions()}
         replace_text(path / CONFIG, yaml.safe_dump(whole, sort_keys=False))
@@ -56,7 +57,7 @@ class RunDirectory:
     def open(cls, path: Path) -> "RunDirectory":
         """Open the folder of an earlier run. Raises RunDirectoryError if it is none or in use."""
         read_config(path)
-        directory = cls(path)
+        directory = cls(path, writes=True)
         directory._acquire()
         return directory
 
@@ -67,7 +68,7 @@ class RunDirectory:
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append JSON lines to a file in one write, and wait until they are on the disk."""
         data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        if not data:
+        if not data or not self.writes:
             return
         file = self.path / name
         file.parent.mkdir(exist_ok=True)
@@ -79,11 +80,14 @@ class RunDirectory:
     def replace(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace a JSON Lines file."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        replace_text(self.path / name, text)
+        if self.writes:
+            replace_text(self.path / name, text)
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace a JSON file."""
-        replace_text(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        if self.writes:
+            text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+            replace_text(self.path / name, text)
 
     def forget_after(self, step: int) -> None:
         """Drop what was written for steps after `step`: traces of a step that was not finished."""
@@ -93,7 +97,7 @@ class RunDirectory:
                 rows = list(complete_rows(file))
                 self.replace(name, [row for row in rows if row["step"] <= step])
         for file in (self.path / "rollouts").glob("step-*.jsonl"):
-            if int(file.stem.removeprefix("step-")) > step:
+            if self.writes and int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
 
     def rows(self, name: str) -> list[dict[str, Any]]:

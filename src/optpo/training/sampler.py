@@ -8,7 +8,9 @@ from itertools import islice
 from optpo.batch import pack
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
+from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import drifts, take_probes
+from optpo.training.evaluation import adopted
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import PromptStore, is_audited, questions_of_step
 from optpo.training.settings import RunSettings
@@ -49,9 +51,10 @@ class Sampler:
         policy: Policy,
         voter: Voter,
         prompts: Mapping[str, tuple[int, ...]],
+        processes: Processes = ALONE,
     ) -> None:
         self.settings, self.policy, self.voter = settings, policy, voter
-        self.prompts = prompts
+        self.prompts, self.processes = prompts, processes
         self.store = PromptStore()
 
     def take_weights(self, policy: Policy) -> None:
@@ -60,12 +63,15 @@ class Sampler:
         self.voter.update_weights(self.policy.version)
 
     def sample(self, step: int, progress: Progress) -> Sampled:
-        """Ask the questions of a step and audit some votes; reads the store, but leaves it as it is."""
+        """Ask this process's share of a step's questions, and audit some votes.
+
+        Reads the store, but leaves it as it is; calls no other process.
+        """
         settings, began = self.settings, time.monotonic()
         scheduled = questions_of_step(
             list(self.prompts), settings.prompts.questions_per_step, settings.seed, step
         )
-        names = self.store.awake(scheduled)
+        names = self.processes.share(self.store.awake(scheduled))
         probes = {name: self.store[name].probes for name in names}
         moved = drifts(self.policy, self.prompts, probes)
         carried = carried_votes(self.store, settings.tracker, moved)
@@ -95,6 +101,25 @@ class Sampler:
             for ballot in ballots
         ]
         return Sampled(step, tuple(scheduled), tuple(visits), seconds, gap)
+
+    def gather(self, own: Sampled) -> Sampled:
+        """The step with the visits of all processes; its seconds and gap are the largest."""
+        visits = self.processes.gather(own.visits)
+        figures = self.processes.gather([(own.seconds, own.gap)])
+        return Sampled(
+            own.step,
+            own.scheduled,
+            tuple(
+                replace(
+                    visit,
+                    ballot=adopted(self.voter, visit.ballot),
+                    audit=visit.audit and adopted(self.voter, visit.audit),
+                )
+                for visit in visits
+            ),
+            seconds=max(seconds for seconds, _ in figures),
+            gap=max(gap for _, gap in figures),
+        )
 
     def remember(self, sampled: Sampled) -> list[bool | None]:
         """Record a step's visits; whether each question's label changed, none if there was none."""
@@ -136,4 +161,4 @@ def _score_anew(policy: Policy, ballots: Sequence[Ballot]) -> float:
             replace(rollout, logps=tuple(islice(values, len(rollout.tokens))))
             for rollout in ballot.rollouts
         ]
-    return float((logps - batch.logps).abs().max())
+    return max((logps - batch.logps).abs().tolist(), default=0.0)

@@ -11,6 +11,7 @@ from optpo.batch import RolloutBatch
 from optpo.errors import SettingsError
 from optpo.objectives.aggregate import Aggregate, token_weights
 from optpo.objectives.token_batch import TokenBatch
+from optpo.training.distributed import ALONE, Processes, whole
 from optpo.training.policy import Policy, completion_places
 
 
@@ -22,6 +23,10 @@ class UpdateSettings:
     `pass_tokens` bounds the tokens of one forward pass: memory, not results in exact arithmetic.
     `warmup` optimiser steps raise the learning rate from 0; `decay` cosine lowers it towards 0 at
     the last.
+
+    `sharding` says what each of several processes keeps: "none" is all weights, gradients and
+    moments; "full" its part of them, and one whole copy of the weights to sample from. Both take the
+    same steps but for rounding; one process keeps all in any case.
     """
 
     learning_rate: float = 1e-6
@@ -33,6 +38,7 @@ class UpdateSettings:
     pass_tokens: int = 2048
     warmup: int = 0
     decay: Literal["none", "cosine"] = "none"
+    sharding: Literal["none", "full"] = "none"
 
     def __post_init__(self) -> None:
         checks = {
@@ -46,6 +52,9 @@ class UpdateSettings:
             f"minibatches is {self.minibatches}; it must be 1 or more": self.minibatches >= 1,
             f"pass_tokens is {self.pass_tokens}; it must be 1 or more": self.pass_tokens >= 1,
             f"warmup is {self.warmup}; it must be 0 or more": self.warmup >= 0,
+            f"sharding is {self.sharding!r}; it must be 'none' or 'full'": (
+                self.sharding in ("none", "full")
+            ),
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
@@ -99,7 +108,7 @@ class StepTargets:
 
 
 def behaviour(
-    policy: Policy, settings: UpdateSettings, batch: RolloutBatch
+    policy: Policy, settings: UpdateSettings, batch: RolloutBatch, processes: Processes = ALONE
 ) -> tuple[Tensor | None, Tensor | None]:
     """Log-probs of the policy that sampled (none: see `StepTargets`), and the critic's values.
 
@@ -114,7 +123,7 @@ def behaviour(
             return batch.logps, None
         if once and not stale.any():
             return None, None
-    logps, values = policy.score_all(batch)
+    logps, values = policy.score_all(batch, processes)
     return torch.where(stale[batch.token_rollouts], batch.logps, logps), values
 
 
@@ -126,8 +135,11 @@ def update(
     batch: RolloutBatch,
     targets: StepTargets,
     rate: Callable[[int], float],
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Move the policy by a step's rollouts; returns metrics, means over trained tokens.
+
+    All processes are given the same, and end with the same.
 
     `rate(version)` scales the learning rate. An optimiser step whose loss or gradient is not finite
     is skipped and counted in `skipped_updates`; weights and optimiser state are then as they were.
@@ -138,7 +150,9 @@ def update(
     sampling_gap, skipped, steps = 0.0, 0, 0
     for epoch in range(settings.epochs):
         for rollouts in _minibatches(batch, settings, policy.version, epoch):
-            metrics, gradient_norm, gap = _accumulate(policy, objective, batch, targets, rollouts)
+            metrics, gradient_norm, gap = _accumulate(
+                policy, objective, batch, targets, rollouts, processes
+            )
             sampling_gap = max(sampling_gap, gap)
             finite = all(torch.isfinite(torch.tensor(list(metrics.values()))))
             if finite and torch.isfinite(gradient_norm):
@@ -178,8 +192,9 @@ def _accumulate(
     batch: RolloutBatch,
     targets: StepTargets,
     rollouts: Tensor,
+    processes: Processes,
 ) -> tuple[dict[str, float], Tensor, float]:
-    """Gradient of the aggregated loss over these rollouts, pass by pass.
+    """Gradient of the aggregated loss over these rollouts, pass by pass, on all processes.
 
     Returns its metrics, its norm and the sampling gap.
     """
@@ -189,21 +204,29 @@ def _accumulate(
     )
     count = int(batch.lengths[rollouts].sum())
     fresh = (batch.versions == policy.version)[batch.token_rollouts]
-    metrics, sampling_gap = {"loss": 0.0}, 0.0
-    for piece in policy.passes(batch, rollouts):
+    own, gaps = {"loss": 0.0}, [0.0]
+    for piece, counts in processes.equal_share(list(policy.passes(batch, rollouts))):
         places = completion_places(batch, piece)
         logp, values = policy.score(batch, piece)
         device = logp.device
         losses, extra = objective(_at(targets, places, logp, values))
-        loss = (losses * weights[places].to(device)).sum()
+        loss = (losses * (weights[places] * counts).to(device)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        metrics["loss"] += float(loss.detach())
-        gaps = (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]]
-        sampling_gap = max([sampling_gap, *gaps.tolist()])
+        if not counts:
+            continue
+        own["loss"] += float(loss.detach())
+        gaps += (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]].tolist()
         for name, value in extra.items():
-            metrics[name] = metrics.get(name, 0.0) + float(value.sum()) / count
-    gradients = [p.grad for p in policy.trainable().values() if p.grad is not None]
-    return metrics, torch.nn.utils.get_total_norm(gradients), sampling_gap
+            own[name] = own.get(name, 0.0) + float(value.sum()) / count
+    parameters = policy.trainable().values()
+    processes.sum_gradients(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    metrics: dict[str, float] = {}
+    shares = processes.gather([(own, max(gaps))])
+    for share, _ in shares:
+        for name, sum_of_share in share.items():
+            metrics[name] = metrics.get(name, 0.0) + sum_of_share
+    return metrics, whole(norm), max(gap for _, gap in shares)
 
 
 def _at(targets: StepTargets, places: Tensor, logp: Tensor, values: Tensor | None) -> TokenBatch:
