@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 from engines import END_TOKENS, poll_all, requests_of
@@ -168,11 +169,9 @@ def test_the_key_is_never_told(model, monkeypatch, caplog):
 
     with closing(ModelServer(model, answer=answer)) as server:
         for form["status"] in (500, 200, 401, 404, 307, 429):
-            endpoint = Endpoint(
-                server.url, key_variable="OPTPO_TEST_KEY", start_seconds=0.5, backoff_seconds=0.01
-            )
+            endpoint = Endpoint(server.url, key_variable="OPTPO_TEST_KEY", backoff_seconds=0.01)
             with pytest.raises(EngineError) as caught:
-                open_endpoint(endpoint, SETTINGS, told.append)
+                open_endpoint(replace(endpoint, start_seconds=0.5), SETTINGS, told.append)
             told += [str(caught.value), repr(caught.value), repr(endpoint)]
         server.answer = None
         with closing(open_endpoint(endpoint, SETTINGS, told.append)) as engine:
@@ -186,21 +185,49 @@ def test_the_key_is_never_told(model, monkeypatch, caplog):
 
 
 def test_retry_after_holds_back_everybody(model):
-    """For as long as the server asks, no rollout is sent, also none that it has not refused."""
-    state, answer = refusing(429, headers={"retry-after": "1"})
-    with serving(model, server={"answer": answer}) as (server, engine):
-        state["armed"] = True
+    """For as long as the server asks no rollout is sent, also none that it has not refused."""
+    came = []
+
+    def answer(path, headers, body):
+        came.append(time.monotonic())
+        return (429, {"retry-after": "1"}, b"") if refused and len(came) == 1 else None
+
+    refused = False
+    with serving(model, server={"answer": answer}) as (_, engine):
+        came.clear()
+        refused = True
         first = engine.submit(question("w8"))
-        while not state["asked"]:
+        while not came:
             time.sleep(0.005)
-        state["armed"] = False
         time.sleep(0.1)
-        before = len(server.requests)
         second = engine.submit(question("w9"))
         assert poll_all(engine).keys() == {first, second}
-        # Two rollouts sent, and the earlier of them came a second after the refusal.
-        assert len(server.requests) == before + 2
-        assert time.monotonic() - state["asked"][0] >= 1.0
+    assert len(came) == 3 and came[1] - came[0] >= 0.99
+
+
+def test_fewer_are_in_flight_at_a_server_that_protests(model):
+    """Down to one; and all come back once it takes them."""
+    state, answer = refusing(429)
+    with serving(model, server={"answer": answer}) as (_, engine):
+        state["armed"] = True
+        for request in requests_of(40):
+            engine.submit(request)
+        while engine.slots > 1:
+            time.sleep(0.005)
+        state["armed"] = False
+        assert len(poll_all(engine)) == 40
+
+
+def test_an_outage_is_no_questions_fault(model):
+    """A rollout that fails over and over while nothing comes back is asked for until it does."""
+    state, answer = refusing(500)
+    with serving(model, server={"answer": answer}, backoff_seconds=0.001) as (_, engine):
+        state["armed"] = True
+        handle = engine.submit(question("w8"))
+        while len(state["asked"]) < 40:
+            time.sleep(0.005)
+        state["armed"] = False
+        assert poll_all(engine)[handle].finish in ("stop", "length")
 
 
 def test_a_server_that_asks_for_more_than_the_patience_ends_the_engine(model):

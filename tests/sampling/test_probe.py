@@ -73,6 +73,16 @@ def test_a_server_of_the_bare_protocol_will_do(model):
     )  # fmt: skip
 
 
+def test_a_server_that_fails_for_a_field_does_without_it(model):
+    """As some do where they should refuse."""
+
+    def fails(path, headers, body):
+        return (500, {}, b"KeyError: min_p") if "min_p" in body else None
+
+    capabilities, body = probed(model, answer=fails)
+    assert set(OPTIONAL) - body.keys() == {"min_p"} and capabilities.exact_streams
+
+
 def test_settings_that_the_server_refuses_are_an_error(model):
     """All of them at once, with its words: another distribution than asked for is not an option."""
     settings = SampleSettings(temperature=0.5, top_k=20, stop=("w8",), max_new_tokens=12)

@@ -1,6 +1,7 @@
 """Find out what a server can do, by asking it for a few tokens."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -44,14 +45,20 @@ class _Prober:
         self._settings = settings
         self._on_notice = on_notice
 
-    async def insist(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Ask until there is an answer; raises AttemptError where asking again is no use."""
+    async def insist(
+        self, ask: Callable[[], Awaitable[_Answer]], attempts: float = math.inf
+    ) -> _Answer:
+        """Ask until there is an answer; raises AttemptError where asking again is no use.
+
+        `attempts` limits how often the server may fail, but not how often it may be overloaded.
+        """
         failures = 0
         while True:
             try:
                 return await ask()
             except AttemptError as failure:
-                if failure.remedy in ("refused", "fatal"):
+                attempts -= failure.remedy == "again"
+                if failure.remedy in ("refused", "fatal") or attempts <= 0:
                     raise
                 if self.last is None:
                     seconds = self._endpoint.start_seconds
@@ -61,17 +68,27 @@ class _Prober:
                 wait = failure.wait + pause(failures, self._endpoint.backoff_seconds)
             await asyncio.sleep(wait)
 
-    async def sample(self, dialect: Dialect, seed: int = 0, tokens: int = PROBE_TOKENS) -> Sampled:
+    async def sample(
+        self,
+        dialect: Dialect,
+        seed: int = 0,
+        tokens: int = PROBE_TOKENS,
+        attempts: float = math.inf,
+    ) -> Sampled:
         """A few tokens with the fields of a dialect."""
         request = Request("probe", (), 0, seed, PROBE_TEXT)
         settings = replace(self._settings, max_new_tokens=tokens)
         path, body = request_of(request, settings, dialect, self._endpoint.api)
-        return await self.insist(lambda: self._client.sample(path, body))
+        return await self.insist(lambda: self._client.sample(path, body), attempts)
 
     async def takes(self, dialect: Dialect) -> AttemptError | None:
-        """None where the server takes these fields, else its refusal."""
+        """None where the server takes these fields, else its refusal.
+
+        Some fail where they should refuse; without any field a failure must be something else.
+        """
         try:
-            await self.sample(dialect, tokens=1)
+            attempts = 3 if dialect.fields else math.inf
+            await self.sample(dialect, tokens=1, attempts=attempts)
         except AttemptError as failure:
             if failure.remedy == "fatal":
                 raise
