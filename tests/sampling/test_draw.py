@@ -9,16 +9,20 @@ from scipy.stats import chisquare
 
 from optpo.sampling.draw import (
     LISTED_ABOVE,
+    Noise,
     arrivals,
     draw_tokens,
     edges_of,
-    state_of,
     waiting_times,
 )
 from optpo.sampling.engine import SampleSettings
 
 DRAWS = 20_000
 streams = torch.arange(DRAWS) * 6364136223846793005 + 1442695040888963407
+
+
+def drawn(logits, streams, positions, settings, tolerance):
+    return draw_tokens(logits, Noise(streams, positions), settings, tolerance)
 
 
 def counts_of(tokens, vocabulary):
@@ -31,7 +35,7 @@ def test_draws_follow_the_softmax(temperature):
     logits = torch.tensor([1.0, 0.2, -0.5, 2.0, 0.0, -3.0, 1.5])
     settings = SampleSettings(temperature=temperature)
     rows = logits.expand(DRAWS, -1)
-    draw = draw_tokens(rows, streams, torch.zeros(DRAWS, dtype=torch.int64), settings, 1e-4)
+    draw = drawn(rows, streams, torch.zeros(DRAWS, dtype=torch.int64), settings, 1e-4)
     probabilities = (logits.double() / temperature).softmax(0)
     expected = DRAWS * probabilities.numpy()
     # A correct sampler falls below 1e-4 once in ten thousand seeds; this seed is fixed.
@@ -44,7 +48,7 @@ def test_draws_along_one_stream_follow_the_softmax():
     logits = torch.tensor([0.5, 0.0, -1.0])
     positions = torch.arange(DRAWS)
     stream = torch.full((DRAWS,), 12345)
-    draw = draw_tokens(logits.expand(DRAWS, -1), stream, positions, SampleSettings(), 1e-4)
+    draw = drawn(logits.expand(DRAWS, -1), stream, positions, SampleSettings(), 1e-4)
     probabilities = logits.double().softmax(0).numpy()
     assert chisquare(counts_of(draw.tokens, 3), DRAWS * probabilities).pvalue > 1e-4
     pairs = draw.tokens[0::2] * 3 + draw.tokens[1::2]
@@ -57,14 +61,12 @@ def test_a_draw_is_a_function_of_stream_and_position():
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(40, 50, generator=generator)
     positions = torch.arange(40) % 7
-    draw = draw_tokens(logits, streams[:40], positions, SampleSettings(), 1e-4)
+    draw = drawn(logits, streams[:40], positions, SampleSettings(), 1e-4)
     order = torch.randperm(40, generator=generator)
-    shuffled = draw_tokens(
-        logits[order], streams[:40][order], positions[order], SampleSettings(), 1e-4
-    )
+    shuffled = drawn(logits[order], streams[:40][order], positions[order], SampleSettings(), 1e-4)
     assert shuffled.tokens.equal(draw.tokens[order])
     alone = [
-        draw_tokens(
+        drawn(
             logits[row : row + 1],
             streams[row : row + 1],
             positions[row : row + 1],
@@ -78,8 +80,19 @@ def test_a_draw_is_a_function_of_stream_and_position():
 
 def noise(streams, positions, vocabulary):
     """Gumbel noise: minus the logarithm of a token's waiting time."""
-    state = state_of(torch.tensor(streams), torch.tensor(positions))
+    state = Noise(torch.tensor(streams), torch.tensor(positions)).state()
     return -waiting_times(state, torch.arange(vocabulary)).log()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 300])
+def test_noise_moves_on_as_if_made_anew(rows):
+    """Noise that is computed some positions ahead is that of each position by itself."""
+    moving = Noise(streams[:rows], torch.arange(rows) % 3)
+    for position in range(40):
+        anew = Noise(streams[:rows], torch.arange(rows) % 3 + position)
+        assert moving.state().equal(anew.state())
+        assert moving.log_times(90).equal(anew.log_times(90))
+        moving.move_on()
 
 
 def test_streams_and_positions_matter():
@@ -149,9 +162,9 @@ def test_a_large_vocabulary_gives_the_token_that_all_its_times_give(
     logits = spread * torch.randn(200, 3 * LISTED_ABOVE, generator=generator)
     settings = SampleSettings(temperature=temperature, **truncation)
     positions = torch.arange(200) % 5
-    draw = draw_tokens(logits, streams[:200], positions, settings, 1e-4)
+    draw = drawn(logits, streams[:200], positions, settings, 1e-4)
     scores = logits / temperature
-    times = all_times(state_of(streams[:200], positions), logits.shape[-1])
+    times = all_times(Noise(streams[:200], positions).state(), logits.shape[-1])
     edges = edges_of(scores, scores.logsumexp(-1, keepdim=True), settings, 1e-4)
     if edges is not None:
         times = times.masked_fill(scores < edges.exactly, torch.inf)
@@ -212,7 +225,7 @@ def test_draws_stay_inside_the_truncation(settings, support):
     log-probs stay those before truncation."""
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     rows = probabilities.log().expand(DRAWS, -1)
-    draw = draw_tokens(rows, streams, torch.ones(DRAWS, dtype=torch.int64), settings, 1e-4)
+    draw = drawn(rows, streams, torch.ones(DRAWS, dtype=torch.int64), settings, 1e-4)
     assert set(draw.tokens.tolist()) == support
     inside = probabilities[sorted(support)].double()
     expected = DRAWS * (inside / inside.sum()).numpy()
@@ -225,7 +238,7 @@ def test_temperature_zero_is_greedy():
     """At temperature 0 the likeliest token is drawn on any stream, with its plain log-prob."""
     logits = torch.randn(30, 20, generator=torch.Generator().manual_seed(3))
     settings = SampleSettings(temperature=0, top_k=5)
-    draw = draw_tokens(logits, streams[:30], torch.arange(30), settings, 1e-4)
+    draw = drawn(logits, streams[:30], torch.arange(30), settings, 1e-4)
     assert draw.tokens.equal(logits.argmax(-1))
     assert torch.allclose(draw.logps, logits.log_softmax(-1).max(-1).values, atol=1e-5)
 
@@ -236,7 +249,7 @@ def test_a_draw_within_the_tolerance_says_so(gap, close):
     logits = torch.tensor([[1.0, 1.0 + gap, -4.0]], dtype=torch.float64)
     settings = SampleSettings(temperature=0)
     zero = torch.zeros(1, dtype=torch.int64)
-    assert draw_tokens(logits, zero, zero, settings, 1e-4).close.tolist() == [close]
+    assert drawn(logits, zero, zero, settings, 1e-4).close.tolist() == [close]
 
 
 @pytest.mark.parametrize("temperature", [0, 0.01, 0.5, 1, 3])
@@ -262,11 +275,9 @@ def test_rounding_never_flips_a_draw_that_is_not_close(shape, temperature, trunc
     rounding = 4e-6 * (torch.rand(2, *logits.shape, generator=generator).double() - 0.5)
     settings = SampleSettings(temperature=temperature, **truncation)
     seeds, positions = streams[: shape[0]], torch.zeros(shape[0], dtype=torch.int64)
-    one, other = (
-        draw_tokens(logits + moved, seeds, positions, settings, 1e-4) for moved in rounding
-    )
+    one, other = (drawn(logits + moved, seeds, positions, settings, 1e-4) for moved in rounding)
     # A flagged draw is repeated on a third rounding of the logits.
-    third = draw_tokens(logits + rounding.sum(0) / 3, seeds, positions, settings, 0.0)
+    third = drawn(logits + rounding.sum(0) / 3, seeds, positions, settings, 0.0)
     settled_one = torch.where(one.close, third.tokens, one.tokens)
     settled_other = torch.where(other.close, third.tokens, other.tokens)
     assert settled_one.equal(settled_other)
@@ -279,7 +290,7 @@ def test_rounding_at_the_edge_of_the_mass_is_flagged():
     generator = torch.Generator().manual_seed(5)
     settings, positions = SampleSettings(top_p=0.8), torch.zeros(DRAWS, dtype=torch.int64)
     one, other = (
-        draw_tokens(probabilities.log() + rounding, streams, positions, settings, 1e-4)
+        drawn(probabilities.log() + rounding, streams, positions, settings, 1e-4)
         for rounding in 4e-6 * torch.randn(2, DRAWS, 4, generator=generator).double()
     )
     differ = one.tokens != other.tokens
@@ -294,7 +305,7 @@ def test_few_draws_are_flagged(settings, vocabulary):
     """On logits without ties hardly a draw in a hundred is close, truncated or not."""
     logits = 2 * torch.randn(10_000, vocabulary, generator=torch.Generator().manual_seed(2))
     positions = torch.zeros(10_000, dtype=torch.int64)
-    draw = draw_tokens(logits, streams[:10_000], positions, SampleSettings(**settings), 1e-4)
+    draw = drawn(logits, streams[:10_000], positions, SampleSettings(**settings), 1e-4)
     assert draw.close.float().mean() < 0.01
 
 

@@ -28,7 +28,7 @@ def prompt_of(columns):
 def rows_in_pages(step, keys):
     """Each row's own columns, (heads, columns, size), read through what the step says of pages."""
     rows = []
-    seen = step.bias(None)[:, 0, 0] == 0
+    seen = step.bias(None, 1)[:, 0] == 0
     for row in range(len(step.lengths)):
         pages = (step.owner == row).nonzero()[:, 0]
         pages = pages[step.first[pages].argsort()]

@@ -22,6 +22,13 @@ FLOAT32_TOLERANCE = 1e-4
 LISTED_ABOVE = 1024
 LISTED = 128
 
+# So many waiting times are computed at once, where the rows of one position have fewer.
+AHEAD = 8192
+
+# Odd constants that spread positions and tokens over 64 bits.
+POSITION = -7046029254386353131
+TOKEN = 0x2545F4914F6CDD1D
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -44,12 +51,40 @@ class Edges:
     possibly: Tensor
 
 
-def draw_tokens(
-    logits: Tensor, streams: Tensor, positions: Tensor, settings: SampleSettings, tolerance: float
-) -> Draw:
+class Noise:
+    """The random streams of rows, each at the position it has reached; (rows,) int64 both."""
+
+    def __init__(self, streams: Tensor, positions: Tensor) -> None:
+        self._streams = streams
+        self._positions = positions
+        self._ahead: list[Tensor] = []
+
+    def move_on(self) -> None:
+        """Go to the next position of every stream."""
+        self._positions = self._positions + 1
+        del self._ahead[:1]
+
+    def state(self) -> Tensor:
+        """What the noise of one draw a row is made from, (rows,) int64."""
+        return _mix(self._streams + self._positions * POSITION)
+
+    def log_times(self, vocabulary: int) -> Tensor:
+        """Logarithms of all tokens' waiting times, (rows, vocabulary) float64."""
+        if not self._ahead:
+            rows, device = len(self._streams), self._streams.device
+            # For few rows several positions at once cost what one does.
+            count = max(1, min(32, AHEAD // (rows * vocabulary)))
+            positions = self._positions + torch.arange(count, device=device)[:, None]
+            state = _mix(self._streams + positions * POSITION).flatten()
+            times = waiting_times(state, torch.arange(vocabulary, device=device))
+            self._ahead = list(times.log_().view(count, rows, vocabulary))
+        return self._ahead[0]
+
+
+def draw_tokens(logits: Tensor, noise: Noise, settings: SampleSettings, tolerance: float) -> Draw:
     """Draw one token a row, by times that are a function of (stream, position, token).
 
-    `logits` (rows, vocabulary) of any float type; `streams`, `positions` (rows,) int64.
+    `logits` (rows, vocabulary) of any float type; `noise` is that of the rows.
     Log-probs are at the temperature and before truncation; at temperature 0, of the untempered
     distribution. A draw is `close` if logits that differ by rounding, less than `tolerance` nats,
     could have given another token: the second-best was near, or the edge of a truncation.
@@ -61,14 +96,12 @@ def draw_tokens(
         tolerance = tolerance / min(settings.temperature, 1.0)
     total = scores.logsumexp(-1, keepdim=True)
     edges = edges_of(scores, total, settings, tolerance)
-    state = state_of(streams, positions)
     if settings.temperature == 0:
         tokens, perturbed = None, scores.double()
     elif scores.shape[-1] <= LISTED_ABOVE:
-        every = torch.arange(scores.shape[-1], device=scores.device)
-        tokens, perturbed = None, scores - waiting_times(state, every).log_()
+        tokens, perturbed = None, scores - noise.log_times(scores.shape[-1])
     else:
-        tokens, perturbed = _contenders(scores, state, edges, tolerance)
+        tokens, perturbed = _contenders(scores, noise.state(), edges, tolerance)
     own = scores if tokens is None else scores.gather(-1, tokens)
     if edges is not None:
         chosen = perturbed.masked_fill(own < edges.exactly, -torch.inf).argmax(-1, keepdim=True)
@@ -194,13 +227,8 @@ def waiting_times(state: Tensor, tokens: Tensor) -> Tensor:
     return _uniform(state, tokens).log_().neg_()
 
 
-def state_of(streams: Tensor, positions: Tensor) -> Tensor:
-    """What the noise of one draw a row is made from, (rows,) int64."""
-    return _mix(streams + positions * -7046029254386353131)
-
-
 def _uniform(state: Tensor, keys: Tensor) -> Tensor:
-    mixed = _mix(state[:, None] + keys * 0x2545F4914F6CDD1D)
+    mixed = _mix(state[:, None] + keys * TOKEN)
     # 52 bits, so that adding a half stays exact and neither 0 nor 1 can come out.
     return _shift(mixed, 12).double().add_(0.5).mul_(2.0**-52)
 

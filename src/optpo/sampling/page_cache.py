@@ -35,7 +35,7 @@ def in_pages(states: Tensor) -> Tensor:
     return padded.view(heads, -1, PAGE, size).transpose(0, 1).contiguous()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """Where the next token of every row goes, and what it sees.
 
@@ -52,22 +52,46 @@ class Step:
     owner: Tensor
     first: Tensor
     table: Tensor
-    _biases: dict[int | None, Tensor] = field(default_factory=dict)
+    _places: dict[int, Tensor] = field(default_factory=dict, init=False)
+    _biases: dict[tuple[int | None, int], Tensor] = field(default_factory=dict, init=False)
 
-    def bias(self, window: int | None) -> Tensor:
-        """0 for the columns the new token sees, else -inf, (pages in use, 1, 1, PAGE) float32.
+    def move_on(self) -> None:
+        """Go to the next column of every row; none may have filled its page."""
+        self.width += 1
+        self.lengths += 1
+        self.offset += 1
+        for places in self._places.values():
+            places.add_(1)
+        for (window, heads), bias in list(self._biases.items()):
+            if window is None:
+                bias.view(-1).index_fill_(0, self._places[heads], 0.0)
+            else:
+                del self._biases[window, heads]
+
+    def places(self, heads: int) -> Tensor:
+        """Where the new columns lie in a pool of (pages x heads x PAGE), (rows x heads,)."""
+        if heads not in self._places:
+            head = torch.arange(heads, device=self.page.device)
+            places = (self.page[:, None] * heads + head) * PAGE + self.offset[:, None]
+            self._places[heads] = places.flatten()
+        return self._places[heads]
+
+    def bias(self, window: int | None, heads: int) -> Tensor:
+        """0 for the columns the new token sees, else -inf, (pages in use x heads, 1, PAGE) float32.
 
         With a `window` a token sees the last so many columns only, its own included.
         """
-        if window not in self._biases:
+        if (window, heads) not in self._biases:
+            # Kept up to date by it.
+            self.places(heads)
             place = self.first[:, None] + torch.arange(PAGE, device=self.first.device)
             end = self.lengths[self.owner][:, None]
             hidden = place >= end
             if window is not None:
                 hidden |= place < end - window
             bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
-            self._biases[window] = bias[:, None, None]
-        return self._biases[window]
+            self._biases[window, heads] = bias.repeat_interleave(heads, 0)[:, None]
+        return self._biases[window, heads]
 
     def mask(self) -> Tensor:
         """Which columns are a row's own where rows lie side by side, (rows, width) bool."""
@@ -109,8 +133,10 @@ class PageLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # typed in p
     ) -> tuple[Tensor, Tensor]:
         """Write one new column a row; returns the pages in use, or all rows side by side."""
         step, (keys, values) = self._now, self.pool
-        keys[step.page, :, step.offset] = key_states[:, :, 0].to(keys.dtype)
-        values[step.page, :, step.offset] = value_states[:, :, 0].to(values.dtype)
+        places = step.places(keys.shape[1])
+        for states, new in ((keys, key_states), (values, value_states)):
+            size = new.shape[-1]
+            states.view(-1, size).index_copy_(0, places, new.reshape(-1, size).to(states.dtype))
         if not self._side_by_side:
             used = len(step.owner)
             return keys[:used], values[:used]
@@ -157,6 +183,8 @@ class PageCache(Cache):
         self._table: Numbers = np.zeros((0, 1), dtype=np.int64)
         self._owner: Numbers = np.zeros(0, dtype=np.int64)
         self._first: Numbers = np.zeros(0, dtype=np.int64)
+        # How often the step may move on before a row needs another page.
+        self._moves = 0
 
     @property
     def rows(self) -> int:
@@ -181,6 +209,7 @@ class PageCache(Cache):
 
     def leave(self, rows: Sequence[int]) -> None:
         """Remove rows; those that remain keep their order."""
+        self._moves = 0
         stays = np.ones(self.rows, dtype=bool)
         stays[list(rows)] = False
         kept = stays[self._owner]
@@ -201,30 +230,30 @@ class PageCache(Cache):
 
     def advance(self) -> Step:
         """Give every row one more column, and prepare the forward that writes it."""
+        step = self._page_layers[0].step
+        if self._moves > 0 and step is not None:
+            self._moves -= 1
+            self.lengths += 1
+            step.move_on()
+            return step
         full = np.flatnonzero(self.lengths % PAGE == 0)
         if len(full):
             self._add_pages(full, self.lengths[full] // PAGE)
         place = self.lengths
         self.lengths = place + 1
+        offset = place % PAGE
+        self._moves = PAGE - 1 - int(offset.max())
         parts = (
             self.lengths,
             self._table[np.arange(self.rows), place // PAGE],
-            place % PAGE,
+            offset,
             self._owner,
             self._first,
-            self._table.ravel(),
+            self._table,
         )
-        device = self._page_layers[0].pool[0].device
-        lengths, page, offset, owner, first, table = to_device(parts, device)
-        step = Step(
-            width=int(self.lengths.max()),
-            lengths=lengths,
-            page=page,
-            offset=offset,
-            owner=owner,
-            first=first,
-            table=table.view(self._table.shape),
-        )
+        on_device = to_device(parts, self._page_layers[0].pool[0].device)
+        on_device[-1] = on_device[-1].view(self._table.shape)
+        step = Step(int(self.lengths.max()), *on_device)
         for layer in self._page_layers:
             layer.step = step
         return step
@@ -233,6 +262,7 @@ class PageCache(Cache):
         self, rows: Numbers, places: Numbers, like: Sequence[tuple[Tensor, Tensor]] | None = None
     ) -> None:
         """Give these rows one more page each, as the row's `places`-th."""
+        self._moves = 0
         pages = np.arange(self.pages, self.pages + len(rows))
         self._make_room(self.pages + len(rows), like)
         self.pages += len(rows)

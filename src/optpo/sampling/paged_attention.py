@@ -1,6 +1,6 @@
 """Attention of one new token a row over keys and values in pages.
 
-Each page is attended to by itself, as one row of a batched product; the pages of a row are put
+Each page is attended to by itself, as one of a batch of products; the pages of a row are put
 together afterwards. What is read is what the rows hold: no row is padded to the longest.
 """
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from optpo.sampling.page_cache import Step
 
@@ -26,28 +28,45 @@ def paged_attention(
     scaling: float | None = None,
     step: Step | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Softmax attention; `query` (rows, heads, 1, size), `key`, `value` (pages, heads, PAGE, size).
+    """Softmax attention, `query` (rows, heads, 1, size), `key`, `value` (pages, heads, PAGE, size).
 
-    Heads of the query are a multiple of those of the keys. Returns (rows, 1, heads, size).
+    Heads of the query are a multiple of those of the keys. Returns (rows, 1, heads, size). Without
+    a `step`, as in a prompt's forward, this is transformers' own attention.
     """
     if step is None:
-        raise ValueError("paged attention needs the step of its page cache")
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **rest
+        )
+        return output, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    bias = step.bias(sliding_window, key.shape[1])
+    if key.dtype == torch.float32 and not torch.is_autocast_enabled(query.device.type):
+        return _attend(query, key, value, scale, step.owner, bias), None
+    # Scores rounded to half precision would be worse than what other attentions compute.
+    with torch.autocast(query.device.type, enabled=False):
+        output = _attend(query.float(), key.float(), value.float(), scale, step.owner, bias)
+    return output.to(query.dtype), None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, owner: Tensor, bias: Tensor
+) -> Tensor:
     rows, heads, size = query.shape[0], query.shape[1], query.shape[3]
-    shared, owner = key.shape[1], step.owner
-    scaled = query * (size**-0.5 if scaling is None else scaling)
-    by_page = scaled.reshape(rows, shared, heads // shared, size)[owner]
-    scores = torch.matmul(by_page, key.transpose(2, 3)).float() + step.bias(sliding_window)
+    pages, shared, columns = key.shape[:3]
+    by_page = query.reshape(rows, shared, heads // shared, size)[owner].flatten(0, 1)
+    scores = torch.baddbmm(bias, by_page, key.flatten(0, 1).transpose(1, 2), alpha=scale)
+    scores = scores.view(pages, heads, columns)
     # Softmax over a row's pages: relative to the highest score of them all.
     best = scores.amax(-1)
-    highest = best.new_full((rows, *best.shape[1:]), -torch.inf)
-    highest.scatter_reduce_(0, owner[:, None, None].expand_as(best), best, "amax")
-    weights = (scores - highest[owner][..., None]).exp_()
+    highest = best.new_full((rows, heads), -torch.inf)
+    highest.scatter_reduce_(0, owner[:, None].expand_as(best), best, "amax")
+    weights = scores.sub_(highest[owner][:, :, None]).exp_()
     total = _sum_by_row(weights.sum(-1), owner, rows)
-    parts = torch.matmul(weights.to(value.dtype), value)
-    output = _sum_by_row(parts.float(), owner, rows) / total[..., None]
-    return output.to(query.dtype).view(rows, 1, heads, value.shape[-1]), None
+    parts = torch.bmm(weights.view(pages * shared, -1, columns), value.flatten(0, 1))
+    output = _sum_by_row(parts.view(pages, heads, -1), owner, rows)
+    return output.div_(total[:, :, None])[:, None]
 
 
 def _sum_by_row(parts: Tensor, owner: Tensor, rows: int) -> Tensor:
@@ -59,6 +78,7 @@ def _sum_by_row(parts: Tensor, owner: Tensor, rows: int) -> Tensor:
 
 
 AttentionInterface.register(NAME, paged_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 @contextmanager

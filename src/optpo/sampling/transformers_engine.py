@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from optpo.errors import ModelError
 from optpo.rollout import FinishReason
-from optpo.sampling.draw import FLOAT32_TOLERANCE, Draw, draw_tokens
+from optpo.sampling.draw import FLOAT32_TOLERANCE, Draw, Noise, draw_tokens
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
 from optpo.sampling.module_weights import read_weights
 from optpo.sampling.page_cache import PageCache, to_device
@@ -74,6 +74,8 @@ class TransformersEngine:
         self._waiting: OrderedDict[int, Request] = OrderedDict()
         self._active: list[_Row] = []
         self._finished: dict[int, Completion] = {}
+        # The newest tokens of the active rows, and their noise, while they stay the same rows.
+        self._next: tuple[Tensor, Noise] | None = None
         self._prompts = PromptCache(model)
         self.repeated_draws = 0
 
@@ -100,6 +102,7 @@ class TransformersEngine:
         self._active.clear()
         self._finished.clear()
         self._cache.clear()
+        self._next = None
 
     def submit(self, request: Request) -> int:
         """Queue a rollout; rows enter in the order of submission."""
@@ -136,7 +139,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def poll(self) -> list[Completion]:
         """Decode until at least one rollout finishes; empty when none is waiting or in flight."""
-        with self._precision():
+        with self._precision(), paged(self._model) if self._by_page else nullcontext():
             while not self._finished and (self._waiting or self._active):
                 self._admit()
                 if self._active and not self._finished:
@@ -162,49 +165,54 @@ class TransformersEngine:
             self._active += entering
             logits = torch.stack([prompt.logits for prompt in prompts])
             streams = np.array([row.request.stream for row in entering])
-            on_device = to_device([streams, np.zeros_like(streams)], logits.device)
-            self._draw(logits, entering, *on_device)
+            self._draw(logits, entering, Noise(*to_device([streams, 0 * streams], logits.device)))
 
     def _decode(self) -> None:
         """One token more for every row."""
         rows = self._active
-        tokens, streams, drawn = to_device(
-            [
-                np.array([row.tokens[-1] for row in rows]),
-                np.array([row.request.stream for row in rows]),
-                np.array([len(row.tokens) for row in rows]),
-            ],
-            self._model.device,
-        )
-        step = self._cache.advance()
-        # Paged attention takes its mask from the step.
-        with paged(self._model) if self._by_page else nullcontext():
-            output = self._model(
-                input_ids=tokens[:, None],
-                attention_mask=None if self._by_page else step.mask(),
-                position_ids=step.lengths[:, None] - 1,
-                past_key_values=self._cache,
-                use_cache=True,
-                **({"step": step} if self._by_page else {}),
+        if self._next is None:
+            tokens, streams, drawn = to_device(
+                [
+                    np.array([row.tokens[-1] for row in rows]),
+                    np.array([row.request.stream for row in rows]),
+                    np.array([len(row.tokens) for row in rows]),
+                ],
+                self._model.device,
             )
-        self._draw(output.logits[:, -1], rows, streams, drawn)
+            self._next = tokens, Noise(streams, drawn)
+        tokens, noise = self._next
+        step = self._cache.advance()
+        # Paged attention sees what the step says, and asks for no mask: one of four dimensions is
+        # left as it is.
+        by_page = {"step": step, "attention_mask": tokens.new_zeros(1, 1, 1, 1)}
+        output = self._model(
+            input_ids=tokens[:, None],
+            position_ids=step.lengths[:, None] - 1,
+            past_key_values=self._cache,
+            use_cache=True,
+            **(by_page if self._by_page else {"attention_mask": step.mask()}),
+        )
+        self._draw(output.logits[:, -1], rows, noise)
 
-    def _draw(self, logits: Tensor, rows: Sequence[_Row], streams: Tensor, drawn: Tensor) -> None:
+    def _draw(self, logits: Tensor, rows: Sequence[_Row], noise: Noise) -> None:
         """Draw for these rows, the last of the active ones; those that end leave."""
-        draw = draw_tokens(logits, streams, drawn, self._settings, self._tolerance)
+        draw = draw_tokens(logits, noise, self._settings, self._tolerance)
+        noise.move_on()
+        self._next = (draw.tokens, noise) if len(rows) == len(self._active) else None
         # One transfer; float64 holds every token exactly.
         tokens, logps, close = torch.stack(
             [draw.tokens.double(), draw.logps.double(), draw.close.double()]
         ).tolist()
+        if self._exact:
+            for place in np.flatnonzero(close).tolist():
+                alone = self._draw_alone(rows[place])
+                tokens[place], logps[place] = int(alone.tokens), float(alone.logps)
+                self._next = None
         ended = []
         first = len(self._active) - len(rows)
         for place, row in enumerate(rows):
-            token, logp = int(tokens[place]), logps[place]
-            if close[place] and self._exact:
-                alone = self._draw_alone(row)
-                token, logp = int(alone.tokens), float(alone.logps)
-            row.tokens.append(token)
-            row.logps.append(logp)
+            row.tokens.append(int(tokens[place]))
+            row.logps.append(logps[place])
             if finish := self._finish_of(row):
                 ended.append(first + place)
                 self._finished[row.handle] = Completion(
@@ -229,10 +237,11 @@ class TransformersEngine:
         sequence = torch.tensor([[*row.request.prompt_tokens, *row.tokens]], device=device)
         logits = self._model(input_ids=sequence, use_cache=False, logits_to_keep=1).logits[:, -1]
         stream = torch.tensor([row.request.stream], device=device)
-        position = torch.tensor([len(row.tokens)], device=device)
-        return draw_tokens(logits, stream, position, self._settings, tolerance=0.0)
+        noise = Noise(stream, torch.tensor([len(row.tokens)], device=device))
+        return draw_tokens(logits, noise, self._settings, tolerance=0.0)
 
     def _leave(self, places: Sequence[int]) -> None:
+        self._next = None
         self._cache.leave(places)
         for place in reversed(places):
             del self._active[place]
