@@ -158,6 +158,8 @@ def _metrics(
         "undecided_share": kinds.count("capped") / len(kinds),
         "guards": ["entropy fell below 0.6: learning rate halved"] if step in (7, 9) else [],
         "seconds_sampling": sampling, "seconds_update": update, "seconds": sampling + update,
+        "tokens_prefill": 4_321, "slot_seconds": 32 * sampling, "slot_seconds_idle": 8 * sampling,
+        "slot_occupancy": 0.75, "slot_occupancy_over_time": [1.0, 0.9, 0.8, 0.3],
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from optpo.errors import RunDirectoryError
 from optpo.reporting import html
+from optpo.reporting.curves import pairs_of
 from optpo.reporting.html import write_report
 
 HOSTILE = "<script>alert('x')</script>"
@@ -87,6 +88,27 @@ def test_what_was_carried_and_what_rested_is_in_the_ledger(
     assert "rested" not in report([fabricate(tmp_path / "other")], tmp_path)
 
 
+def test_how_full_the_engine_was(one: str, fabricate: Callable[..., Path], tmp_path: Path) -> None:
+    """Prompt tokens and slots in use are in the ledger, and a chart goes through every step's time;
+    a run that did not count them has neither."""
+    assert "prompts, computed once" in one
+    assert re.search(r"slots of the engine in use.*?75\.0 %", one)
+    assert one.count("Slots in use") >= 1
+    run = fabricate(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    old = [{name: row[name] for name in row if "slot" not in name} for row in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    assert "lots in use" not in report([run], tmp_path)
+
+
+def test_a_list_of_values_is_spread_over_its_step() -> None:
+    """Four shares of step 3 lie at 2.125, 2.375, 2.625 and 2.875."""
+    rows = [{"step": 3, "share": [1.0, 0.5, 0.5, 0.0]}, {"step": 4, "share": []}, {"step": 5}]
+    assert pairs_of(rows, "step", "share") == (
+        [2.125, 2.375, 2.625, 2.875], [1.0, 0.5, 0.5, 0.0],
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("which", ["one", "two"])
 def test_data_is_escaped(which: str, request: pytest.FixtureRequest) -> None:
     """A prompt, an answer and a setting of the fabricated run hold a script."""
@@ -126,7 +148,7 @@ def test_ids_are_unique_and_references_lead_somewhere(
 
 def test_charts_follow_the_page_and_speak(one: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", one, flags=re.DOTALL)
-    assert len(drawings) == Elements(one).svgs == 12
+    assert len(drawings) == Elements(one).svgs == 13
     for drawing in drawings:
         assert re.search(r"#0[1-5]0[1-5]0\d\b", drawing) is None, "a placeholder was left"
         assert "var(--muted)" in drawing

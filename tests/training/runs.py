@@ -61,7 +61,7 @@ def run(path, *assignments, recipe="optpo", view=None):
 def outcome(directory):
     """The outcome of a finished run."""
     metrics = [
-        {name: value for name, value in row.items() if "seconds" not in name}
+        {name: row[name] for name in row if "seconds" not in name and "occupancy" not in name}
         for row in directory.rows("metrics.jsonl")
     ]
     rollouts = [

@@ -25,12 +25,18 @@ class Curve:
 
 
 def pairs_of(rows: Sequence[Any], x_key: str, y_key: str) -> tuple[list[float], list[float]]:
-    """Return the values of two keys, over the rows that have both."""
-    pairs = [
-        (x, y)
-        for row in rows
-        if (x := number(row, x_key)) is not None and (y := number(row, y_key)) is not None
-    ]
+    """Return the values of two keys, over the rows that have both.
+
+    A list of values is spread over the step that ends at x.
+    """
+    pairs: list[tuple[float, float]] = []
+    for row in rows:
+        x, y, several = number(row, x_key), number(row, y_key), row.get(y_key)
+        if x is not None and y is not None:
+            pairs.append((x, y))
+        elif x is not None and isinstance(several, list):
+            count = len(several)
+            pairs += [(x - 1 + (n + 0.5) / count, value) for n, value in enumerate(several)]
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 

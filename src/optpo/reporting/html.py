@@ -264,6 +264,12 @@ def _training_charts(runs: Sequence[Track]) -> list[_Chart]:
         ("KL divergence", "from the reference, nats a token", "kl", False),
         ("Undecided questions", "share of the step's questions", "undecided_share", True),
         ("Label flips", "labels that changed since the last visit", "label_flip_rate", True),
+        (
+            "Slots in use",
+            "of the engine, while a step is sampled",
+            "slot_occupancy_over_time",
+            True,
+        ),
     )
     drawn = (
         _Chart(

@@ -36,8 +36,9 @@ class Change:
 class Ledger:
     """Where rollouts and tokens went: trained on, finished but not trained on, cancelled.
 
-    Audits and evaluations are no part of adapting and stand apart; None where not counted. Visits
-    that questions rested for, and votes carried over from earlier visits, cost nothing.
+    Prompts, audits and evaluations stand apart; None where not counted. Visits that questions rested
+    for, and votes carried over from earlier visits, cost nothing. `slot_occupancy` is the mean share
+    of the engine's slots in use while sampling.
     """
 
     rollouts_kept: float
@@ -46,10 +47,12 @@ class Ledger:
     tokens_kept: float
     tokens_untrained: float
     tokens_cancelled: float
+    tokens_prefill: float | None
     tokens_audit: float | None
     tokens_evaluation: float | None
     questions_rested: float | None
     votes_carried: float | None
+    slot_occupancy: float | None
 
     @property
     def rollouts(self) -> float:
@@ -164,6 +167,7 @@ def _ledger(run: RunData) -> Ledger | None:
         return None
     rollouts = total(steps, "rollouts") or 0.0
     rollouts_kept = total(steps, "rollouts_kept") or 0.0
+    offered = total(steps, "slot_seconds")
     return Ledger(
         rollouts_kept=rollouts_kept,
         rollouts_untrained=max(0.0, rollouts - rollouts_kept),
@@ -171,10 +175,14 @@ def _ledger(run: RunData) -> Ledger | None:
         tokens_kept=total(steps, "tokens_kept") or 0.0,
         tokens_untrained=total(steps, "tokens_untrained") or 0.0,
         tokens_cancelled=total(steps, "tokens_cancelled") or 0.0,
+        tokens_prefill=total(steps, "tokens_prefill"),
         tokens_audit=total(steps, "tokens_audit"),
         tokens_evaluation=number(run.summary, "tokens_evaluation"),
         questions_rested=total(steps, "questions_rested"),
         votes_carried=total(steps, "votes_carried"),
+        slot_occupancy=1 - (total(steps, "slot_seconds_idle") or 0.0) / offered
+        if offered
+        else None,
     )
 
 

@@ -27,6 +27,11 @@ class Occupancy:
         return sum(span for span, _, _ in self._spans)
 
     @property
+    def slot_seconds(self) -> float:
+        """Seconds times slots, empty or in use."""
+        return sum(span * slots for span, _, slots in self._spans)
+
+    @property
     def idle_slot_seconds(self) -> float:
         """Seconds times slots that stood empty."""
         return sum(span * (slots - busy) for span, busy, slots in self._spans)
@@ -34,7 +39,7 @@ class Occupancy:
     @property
     def share(self) -> float | None:
         """The mean share of slots in use; None where no time has passed."""
-        offered = sum(span * slots for span, _, slots in self._spans)
+        offered = self.slot_seconds
         return None if offered == 0 else 1 - self.idle_slot_seconds / offered
 
     def over_time(self, pieces: int = 20) -> list[float]:

@@ -205,6 +205,8 @@ class _Questions:
 
     def likeliest(self) -> int | None:
         """The question that most likely needs one more than is pending; none if none is likely."""
+        if not self._chance.any():
+            return None
         place = int(self._chance.argmax())
         return place if self._chance[place] >= LEAST_CHANCE else None
 

@@ -17,7 +17,7 @@ from optpo.training.reference import reference_logps
 from optpo.training.sampler import Sampled
 from optpo.training.schedule import learning_rate_factor
 from optpo.training.settings import RunSettings
-from optpo.training.step_rows import metrics_row, rollout_rows, verdict_rows
+from optpo.training.step_rows import metrics_row, rollout_rows, slot_figures, verdict_rows
 from optpo.training.update import StepTargets, behaviour, make_optimizer, update
 
 
@@ -59,6 +59,8 @@ class Learner:
         keep = settings.select(batch, rewards)
         row = metrics_row(self.voter, visits, self.questions, batch, rewards, keep, flips)
         row["questions_rested"] = len(sampled.scheduled) - len(visits)
+        row["tokens_prefill"] = sampled.tokens_prefill
+        row |= slot_figures(sampled.occupancies)
         row |= self._staleness(batch)
         row["guards"] = settings.guards.alarms(
             row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]

@@ -15,7 +15,9 @@ class Ledger:
     """Running totals over steps; tokens are completion tokens.
 
     `tokens` were sampled to vote and train, of which `tokens_kept` were trained on; cancelled ones
-    come on top. Evaluation and audit are counted apart. Seconds are over all sittings of a run; those
+    come on top, and so do prompt tokens that were computed (`tokens_prefill`). `slot_seconds` are
+    seconds of sampling times slots of the engine, `slot_seconds_idle` those in which a slot stood
+    empty. Evaluation and audit are counted apart. Seconds are over all sittings of a run; those
     of sampling are what steps waited for it, which is less than it took where it overlaps the update.
     """
 
@@ -25,6 +27,7 @@ class Ledger:
     tokens: int = 0
     tokens_kept: int = 0
     tokens_cancelled: int = 0
+    tokens_prefill: int = 0
     questions_rested: int = 0
     votes_carried: float = 0.0
     tokens_evaluation: int = 0
@@ -35,6 +38,8 @@ class Ledger:
     seconds: float = 0.0
     seconds_sampling: float = 0.0
     seconds_update: float = 0.0
+    slot_seconds: float = 0.0
+    slot_seconds_idle: float = 0.0
     steps_trained: int = 0
     held_back_in_a_row: int = 0
     zero_variance_groups: int = 0
@@ -53,7 +58,8 @@ class Ledger:
             "rollouts", "rollouts_kept", "rollouts_cancelled", "tokens", "tokens_kept",
             "tokens_cancelled", "tokens_audit", "fixed_budget_tokens", "labels_judged",
             "labels_right", "zero_variance_groups", "questions_rested", "votes_carried",
-            "seconds_sampling", "seconds_update",
+            "seconds_sampling", "seconds_update", "slot_seconds", "slot_seconds_idle",
+            "tokens_prefill",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + row[name])
         self.steps_trained += row["loss"] is not None
@@ -61,6 +67,11 @@ class Ledger:
         self.held_back_in_a_row = self.held_back_in_a_row + 1 if held_back else 0
         for kind, count in row["verdicts"].items():
             self.verdicts[kind] += count
+
+    @property
+    def slot_occupancy(self) -> float | None:
+        """The mean share of the engine's slots in use while sampling; None before any was."""
+        return 1 - self.slot_seconds_idle / self.slot_seconds if self.slot_seconds else None
 
     def to_json(self) -> dict[str, object]:
         """All totals."""

@@ -7,6 +7,7 @@ from itertools import islice
 
 from optpo.batch import pack
 from optpo.sampling.ballot import Ballot
+from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import drifts, take_probes
@@ -26,14 +27,18 @@ class Sampled:
     """A step's visits, in the order of its questions.
 
     `scheduled` are all questions whose turn it was, those that rest too; `seconds` were spent on
-    the vote, without the audits. `gap` is the largest difference in nats between a log-prob that
-    the engine recorded and the sampling policy's own, where those took its place.
+    the vote, without the audits; `occupancies` say how full each process's engine was then.
+    `tokens_prefill` are prompt tokens that were computed. `gap` is the largest difference in nats
+    between a log-prob that the engine recorded and the sampling policy's own, where those took its
+    place.
     """
 
     step: int
     scheduled: tuple[str, ...]
     visits: tuple[Visit, ...]
     seconds: float
+    occupancies: tuple[Occupancy, ...]
+    tokens_prefill: int
     gap: float = 0.0
 
     @property
@@ -68,6 +73,7 @@ class Sampler:
         Reads the store, but leaves it as it is; calls no other process.
         """
         settings, began = self.settings, time.monotonic()
+        prefilled = self.voter.engine.prefill_tokens
         scheduled = questions_of_step(
             list(self.prompts), settings.prompts.questions_per_step, settings.seed, step
         )
@@ -76,13 +82,14 @@ class Sampler:
         moved = drifts(self.policy, self.prompts, probes)
         carried = carried_votes(self.store, settings.tracker, moved)
         ballots = self.voter.ballots({name: self.prompts[name] for name in names}, carried)
-        self.voter.vote(
+        occupancy = self.voter.vote(
             ballots,
             settings.allocate,
             seed=settings.seed,
             purpose=f"train {step}",
             on_verdict=lambda done, total: progress("sampling", done, total),
             weight=settings.vote_weight,
+            schedule=settings.schedule,
         )
         tracker = settings.tracker
         left = take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
@@ -100,12 +107,20 @@ class Sampler:
             )
             for ballot in ballots
         ]
-        return Sampled(step, tuple(scheduled), tuple(visits), seconds, gap)
+        return Sampled(
+            step,
+            tuple(scheduled),
+            tuple(visits),
+            seconds,
+            (occupancy,),
+            self.voter.engine.prefill_tokens - prefilled,
+            gap,
+        )
 
     def gather(self, own: Sampled) -> Sampled:
-        """The step with the visits of all processes; its seconds and gap are the largest."""
+        """The step as all processes sampled it; its seconds and gap are the largest of theirs."""
         visits = self.processes.gather(own.visits)
-        figures = self.processes.gather([(own.seconds, own.gap)])
+        everybody = self.processes.gather([replace(own, visits=())])
         return Sampled(
             own.step,
             own.scheduled,
@@ -117,8 +132,10 @@ class Sampler:
                 )
                 for visit in visits
             ),
-            seconds=max(seconds for seconds, _ in figures),
-            gap=max(gap for _, gap in figures),
+            seconds=max(each.seconds for each in everybody),
+            occupancies=tuple(one for each in everybody for one in each.occupancies),
+            tokens_prefill=sum(each.tokens_prefill for each in everybody),
+            gap=max(each.gap for each in everybody),
         )
 
     def remember(self, sampled: Sampled) -> list[bool | None]:

@@ -9,10 +9,14 @@ from torch import Tensor
 from optpo.batch import RolloutBatch, segment_spread
 from optpo.data import Question
 from optpo.rollout import Rollout
+from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter, verdict_of
 from optpo.training.evaluation import accuracy
 from optpo.training.ledger import fixed_budget_tokens
 from optpo.training.visits import Visit
+
+PIECES_OF_A_STEP = 10
+"""Into so many equal parts the time of a step's sampling is cut, to see how full the engine was."""
 
 
 def metrics_row(
@@ -67,6 +71,21 @@ def metrics_row(
         "gradient_norm": None,
         "votes_carried": sum(sum(visit.carried.values()) for visit in visits),
         "drift": sum(drifts) / len(drifts) if drifts else None,
+    }
+
+
+def slot_figures(occupancies: Sequence[Occupancy]) -> dict[str, Any]:
+    """How full the engines of all processes were while a step was sampled."""
+    offered = sum(one.slot_seconds for one in occupancies)
+    idle = sum(one.idle_slot_seconds for one in occupancies)
+    shares = [pieces for one in occupancies if (pieces := one.over_time(PIECES_OF_A_STEP))]
+    return {
+        "slot_seconds": offered,
+        "slot_seconds_idle": idle,
+        "slot_occupancy": 1 - idle / offered if offered else None,
+        "slot_occupancy_over_time": [
+            round(sum(piece) / len(shares), 3) for piece in zip(*shares, strict=True)
+        ],
     }
 
 
