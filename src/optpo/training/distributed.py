@@ -73,7 +73,10 @@ class Processes:
             tensor.copy_(shared)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add up gradients; those of sharded parameters were added up as they were made."""
+        """Add up gradients; those of sharded parameters were added up as they were made.
+
+        Once an optimiser step, where data-parallel wrappers do so after every pass.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         whole = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
         if self.world > 1 and whole:
