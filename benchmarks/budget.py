@@ -39,7 +39,7 @@ from scipy.special import betainc, betaln
 from optpo.data import load_questions
 from optpo.recipes import build_settings
 from optpo.sampling.budgeted import Budget
-from optpo.training.evaluation import policy_voter
+from optpo.training.engines import open_voter
 from optpo.training.loading import load_policy
 from optpo.training.questions import prompt_tokens
 from optpo.voting import (
@@ -233,7 +233,7 @@ def on_embedded(seed: int) -> list[dict[str, Any]]:
     longest = settings.sample.max_new_tokens
     prompts = prompt_tokens(policy, questions, settings.model, settings.data, longest)
     gold = {question.id: question.gold for question in questions}
-    with policy_voter(policy, settings.sample, settings.data.answers) as voter:
+    with open_voter(policy, settings, prompts.values()) as voter:
 
         def vote(rule: Any, budget: Budget | None = None) -> list[tuple[int, bool]]:
             ballots = voter.ballots(prompts)

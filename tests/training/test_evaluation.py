@@ -2,12 +2,12 @@
 
 import pytest
 
-from optpo.data import AnswerSettings, Question
-from optpo.sampling.engine import SampleSettings
+from optpo.data import AnswerSettings, DataSettings, Question
 from optpo.sampling.voter import Voter, verdict_of
-from optpo.training.evaluation import accuracy, policy_voter
+from optpo.training.engines import open_voter
+from optpo.training.evaluation import accuracy
 from optpo.training.loading import load_policy
-from optpo.training.settings import ModelSettings
+from optpo.training.settings import ModelSettings, RunSettings
 from optpo.voting import OptpoRule, Tally
 
 
@@ -15,9 +15,8 @@ from optpo.voting import OptpoRule, Tally
 def voter() -> Voter:
     """A voter; its model is never asked here."""
     policy = load_policy(ModelSettings(device="cpu"), 1.0)
-    return policy_voter(
-        policy, SampleSettings(), AnswerSettings(extract="last-number", compare="numeric")
-    )
+    answers = AnswerSettings(extract="last-number", compare="numeric")
+    return open_voter(policy, RunSettings(data=DataSettings(answers=answers)), [(1, 2)])
 
 
 def test_carried_votes_count_for_the_verdict_and_not_for_the_accuracy(voter: Voter) -> None:

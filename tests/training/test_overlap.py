@@ -8,7 +8,7 @@ from optpo.data import Question
 from optpo.errors import EngineError, SettingsError
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.transformers_engine import TransformersEngine
-from optpo.training.evaluation import policy_voter
+from optpo.training.engines import open_voter
 from optpo.training.learner import Learner
 from optpo.training.overlap import Ahead
 from optpo.training.sampler import Sampler
@@ -79,7 +79,7 @@ def test_sampling_that_nobody_waits_for_is_dropped(policy):
     settings = RunSettings(sample=SampleSettings(max_new_tokens=400, rows=4))
     verdicts = []
     prompts = {f"q{number}": (8, 9, number) for number in range(40)}
-    with policy_voter(policy, settings.sample, settings.data.answers) as voter:
+    with open_voter(policy, settings, prompts.values()) as voter:
         sampler = Sampler(settings, policy, voter, prompts)
         with Ahead(sampler, lambda stage, done, total: verdicts.append(done)) as ahead:
             ahead.begin(1)
@@ -92,7 +92,7 @@ def test_rollouts_too_old_are_an_error(policy, overlap, behind):
     """Without overlap only fresh rollouts may come to learn from; with it, one update's; and none
     that are newer than the policy."""
     settings = RunSettings(overlap=overlap, audit=0.0, sample=SampleSettings(max_new_tokens=4))
-    with policy_voter(policy, settings.sample, settings.data.answers) as voter:
+    with open_voter(policy, settings, [(8, 9)]) as voter:
         sampled = Sampler(settings, policy, voter, {"q": (8, 9)}).sample(1, lambda *_: None)
         policy.version = behind
         learner = Learner(settings, policy, voter, {"q": Question("q", "w8 w9")})

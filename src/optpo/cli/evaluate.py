@@ -40,7 +40,7 @@ class Evaluate(SettingsFlags):
         chosen = self._chosen_k(samples)
         from optpo.data import load_questions
         from optpo.reporting.terminal import open_view
-        from optpo.training.evaluation import policy_voter
+        from optpo.training.engines import open_voter
         from optpo.training.loading import load_policy
         from optpo.training.questions import prompt_tokens
         from optpo.voting import FixedRule
@@ -54,7 +54,7 @@ class Evaluate(SettingsFlags):
         prompts = prompt_tokens(
             policy, questions, settings.model, settings.data, settings.sample.max_new_tokens
         )
-        with policy_voter(policy, settings.sample, settings.data.answers) as voter:
+        with open_voter(policy, settings, prompts.values()) as voter:
             ballots = voter.ballots(prompts)
             with open_view(sys.stderr) as view:
                 voter.vote(

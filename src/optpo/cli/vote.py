@@ -205,13 +205,13 @@ def _open(
         engine = open_endpoint(settings.endpoint, sample, notice)
         voter = Voter(engine, lambda tokens: "", sample, answers)
         return voter, voter.text_ballots(_prompts(questions, settings.data.template))
-    from optpo.training.evaluation import policy_voter
+    from optpo.training.engines import open_voter
     from optpo.training.loading import load_policy
     from optpo.training.questions import prompt_tokens
 
     policy = load_policy(settings.model, sample.temperature)
     prompts = prompt_tokens(policy, questions, settings.model, settings.data, sample.max_new_tokens)
-    voter = policy_voter(policy, sample, answers)
+    voter = open_voter(policy, settings, prompts.values())
     return voter, voter.ballots(prompts)
 
 

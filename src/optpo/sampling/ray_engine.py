@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,18 @@ class RayEngine:
     go to the worker that is emptiest for its slots. Those of a worker that dies are begun anew by
     others, with the same index and stream; the worker is begun anew with the newest weights.
 
+    `save` writes the policy as it is now to a folder.
+
     Raises what the factory raises, and EngineError if the workers do not come up.
     """
 
-    def __init__(self, factory: Callable[[], Engine], settings: RaySettings) -> None:
-        self._factory, self._settings = factory, settings
+    def __init__(
+        self,
+        factory: Callable[[], Engine],
+        settings: RaySettings,
+        save: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._factory, self._settings, self._save = factory, settings, save
         self._began_ray = connect(settings)
         self._weights: Any = None
         self._queue: dict[int, Request] = {}
@@ -123,19 +131,27 @@ class RayEngine:
     def update_weights(self, version: int, folder: Path | None = None) -> None:
         """Read the folder once and hand it to every worker through the object store.
 
-        Raises RuntimeError while rollouts are in flight, EngineError without a folder (no module is
-        shared with another process) and if all workers fail over it.
+        Without a folder, what `save` writes is read. Raises RuntimeError while rollouts are in
+        flight, EngineError without both (no module is shared with another process) and if all
+        workers fail over it.
         """
         if self._busy:
             raise RuntimeError("weights changed while rollouts were in flight")
-        if folder is None:
+        if folder is not None:
+            files = _read(folder)
+        elif self._save is not None:
+            with TemporaryDirectory(prefix="optpo-") as scratch:
+                saved = Path(scratch) / "policy"
+                self._save(saved)
+                files = _read(saved)
+        else:
             raise EngineError(
                 "the workers of a Ray pool share no module with this process; save the policy and "
                 "give its folder"
             )
         import ray
 
-        self._weights = ray.put(Weights(version, _read(folder)))
+        self._weights = ray.put(Weights(version, files))
         self._homes.clear()
         for member in self._members:
             self._tell(member, weights=self._weights)

@@ -3,21 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from optpo.data import AnswerClasses, AnswerSettings, Question
+from optpo.data import AnswerClasses, Question
 from optpo.sampling.ballot import Ballot
-from optpo.sampling.engine import SampleSettings
-from optpo.sampling.transformers_engine import TransformersEngine
 from optpo.sampling.voter import Voter
-from optpo.training.policy import Policy
 from optpo.voting.accuracy import mean_with_interval
-
-
-def policy_voter(policy: Policy, sample: SampleSettings, answers: AnswerSettings) -> Voter:
-    """Votes of a policy, sampled from its own module."""
-    engine = TransformersEngine(
-        policy.model, policy.decode, policy.end_tokens, sample, policy.mixed
-    )
-    return Voter(engine, policy.decode, sample, answers)
 
 
 def adopted(voter: Voter, ballot: Ballot) -> Ballot:

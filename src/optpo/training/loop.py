@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from optpo.errors import RunStoppedError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.distributed import join_processes
-from optpo.training.evaluation import accuracy, adopted, policy_voter
+from optpo.training.engines import open_voter
+from optpo.training.evaluation import accuracy, adopted
 from optpo.training.interruption import stop_on_signal
 from optpo.training.learner import Learner
 from optpo.training.ledger import Ledger
@@ -94,12 +95,13 @@ class _Run:
         self.whole = self.policy
         if settings.update.sharding == "full":
             self.whole = self.policy.shard(self.processes)
-        self.voter = stack.enter_context(policy_voter(self.whole, sample, data.answers))
+        asked = [*self.prompts.values(), *self.unseen_prompts.values()]
+        self.voter = stack.enter_context(open_voter(self.whole, settings, asked))
         self.learner = Learner(settings, self.policy, self.voter, self.questions, self.processes)
         sampling, voter = self.whole, self.voter
         if settings.overlap:
             sampling = self.whole.copy()
-            voter = stack.enter_context(policy_voter(sampling, sample, data.answers))
+            voter = stack.enter_context(open_voter(sampling, settings, asked))
         self.sampler = Sampler(settings, sampling, voter, self.prompts, self.processes)
         self.ahead = stack.enter_context(Ahead(self.sampler, self._progress))
         self.ledger = Ledger()

@@ -88,6 +88,33 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class EngineSettings:
+    """What samples from the policy.
+
+    `name` "transformers" samples from the policy's own module, "vllm" from a vLLM that is handed the
+    weights after every update. With `workers` 0 that is in this process; else in so many processes
+    of a Ray cluster: the one at `cluster` (an address, or "auto"), or one begun on this machine.
+    Every machine of it loads the model by the same name. `worker_gpus` are those of each worker.
+    """
+
+    name: Literal["transformers", "vllm"] = "transformers"
+    workers: int = 0
+    cluster: str | None = None
+    worker_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"workers is {self.workers}; it must be 0 (this process) or more": self.workers >= 0,
+            f"worker_gpus is {self.worker_gpus}; it must be 0 or more": self.worker_gpus >= 0,
+            f"cluster is {self.cluster!r}, but workers is 0; it must be 1 or more": (
+                self.cluster is None or self.workers > 0
+            ),
+        }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
+
+
+@dataclass(frozen=True)
 class UniformPrompts:
     """Every question once an epoch, in an order drawn anew each epoch; 0 a step means all."""
 
@@ -145,6 +172,7 @@ class RunSettings:
     steps: int = 12
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
     prompts: UniformPrompts = field(default_factory=UniformPrompts)
     allocate: StoppingRule = field(default_factory=OptpoRule)
     vote_weight: VoteWeight = "equal"
