@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import threading
 from contextlib import closing, contextmanager
@@ -13,7 +14,8 @@ from vllm_models import LONGEST_PROMPT, as_folder, wide_llama
 
 from optpo.errors import EngineError, SettingsError
 from optpo.sampling.engine import Request, SampleSettings, stream_seed
-from optpo.sampling.vllm_engine import logprobs_mode, open_vllm
+from optpo.sampling.vllm_engine import VllmEngine, open_vllm
+from optpo.sampling.vllm_process import logprobs_mode
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test-vllm` installs it")
 psutil = pytest.importorskip("psutil")
@@ -31,17 +33,28 @@ def folder(model, tokenizer, tmp_path_factory):
 
 
 @contextmanager
-def opened(folder, end_tokens=(2, 3), **settings):
-    with closing(
-        open_vllm(folder, SampleSettings(**settings), end_tokens, LONGEST_PROMPT)
-    ) as engine:
+def opened(folder, end_tokens=(2, 3), save=None, **settings):
+    asked = SampleSettings(**settings)
+    with closing(open_vllm(folder, asked, end_tokens, LONGEST_PROMPT, save=save)) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def engine(folder):
-    """One for the tests that leave it as they found it."""
-    with opened(folder, max_new_tokens=40, rows=8) as engine:
+def policy():
+    """What the engine's weights are saved from."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def engine(model, folder, policy, tokenizer, tmp_path_factory):
+    """One for the tests that leave it as they found it; the folder it starts with is gone."""
+    first = as_folder(model, tokenizer, tmp_path_factory.mktemp("first"))
+
+    def save(place):
+        policy["model"].save_pretrained(place)
+
+    with opened(first, save=save, max_new_tokens=40, rows=8) as engine:
+        shutil.rmtree(first)
         yield engine
 
 
@@ -176,12 +189,18 @@ def test_full_blocks_of_a_prompt_are_computed_once(folder, engine):
         assert engine.prefill_tokens - before == expected
 
 
-def test_new_weights_are_the_folders(model, folder, tokenizer, engine, tmp_path):
-    """Log-probs are those of the new model from then on, and of the old one after going back."""
-    other = wide_llama(5)
+@pytest.mark.parametrize("from_folder", [True, False])
+def test_new_weights_are_those_given(folder, policy, tokenizer, engine, tmp_path, from_folder):
+    """Log-probs are those of the folder's model from then on, or of the policy as it is where no
+    folder is named; and of the old one after going back."""
+    other = wide_llama(5 + from_folder)
     requests = requests_of(10)
     before = sample(engine, requests)
-    engine.update_weights(1, as_folder(other, tokenizer, tmp_path))
+    if from_folder:
+        engine.update_weights(1, as_folder(other, tokenizer, tmp_path))
+    else:
+        policy["model"] = other
+        engine.update_weights(1)
     for request, completion in zip(requests, sample(engine, requests), strict=True):
         assert completion.version == 1
         logps = forward_logps(other, request, completion.tokens)
@@ -191,13 +210,13 @@ def test_new_weights_are_the_folders(model, folder, tokenizer, engine, tmp_path)
     assert [done.tokens for done in sample(engine, requests)] == [done.tokens for done in before]
 
 
-def test_weights_that_cannot_be_taken_are_refused(engine, tmp_path):
-    """None at all, and a folder without safetensors, leave the engine as it was."""
+def test_weights_that_are_not_there_are_refused(engine, tmp_path):
+    """A folder without safetensors, or none and no policy to save, leave the engine as it was."""
     (tmp_path / "model.bin").write_bytes(b"pickle")
-    with pytest.raises(EngineError, match="give its folder"):
-        engine.update_weights(1)
     with pytest.raises(EngineError, match="no weights"):
         engine.update_weights(1, tmp_path)
+    with pytest.raises(EngineError, match="give its folder"):
+        VllmEngine(engine._llm, engine._loop, SampleSettings(), ()).update_weights(1)
     assert {done.version for done in sample(engine, requests_of(5))} == {0}
 
 

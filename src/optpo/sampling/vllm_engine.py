@@ -8,24 +8,18 @@ carry the rounding of the batch that it was in, so `exact_streams` is not claime
 tokens off, min-p goes first, top-k next, and top-p takes its share of what those two left.
 """
 
-import os
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from optpo.errors import EngineError, SettingsError
+from optpo.errors import EngineError
 from optpo.sampling.background_loop import BackgroundLoop
 from optpo.sampling.completion_protocol import seed_of
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
-
-LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 2.0
-
-BLOCK = 128
-"""Tokens in the largest block that vLLM cuts its cache into; a rollout may leave most of one empty."""
+from optpo.sampling.vllm_process import logprobs_mode, require_vllm, start_vllm
 
 MORE = "with VLLM_LOGGING_LEVEL=INFO in the environment it says more"
 
@@ -36,35 +30,29 @@ def open_vllm(
     end_tokens: Sequence[int],
     longest_prompt: int,
     precision: str = "float32",
+    save: Callable[[Path], None] | None = None,
 ) -> "VllmEngine":
     """Start vLLM with a model folder, whose weights are version 0.
 
     Args:
         folder: as `save_pretrained` writes it, in safetensors; with its tokenizer where there are
-            stop strings.
+            stop strings. Once vLLM has started it may go.
         settings: how tokens are drawn. Memory is taken for a cache of `rows` rollouts of full
             length, no more.
         end_tokens: those of the policy; the folder's own are not looked at.
         longest_prompt: in tokens; a longer one is refused.
         precision: "float32", "bfloat16" or "float16".
+        save: writes the policy as it is now to a folder; what `update_weights` reads without one.
 
     Raises:
-        SettingsError: vLLM is not installed, or would draw otherwise than asked.
+        SettingsError: vLLM cannot be imported, or would draw otherwise than asked.
         EngineError: it cannot run this model.
     """
-    temperature = settings.temperature
-    if temperature != 0 and not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
-        raise SettingsError(
-            [
-                f"temperature is {temperature}; vLLM draws at 0 (greedy) or from "
-                f"{LEAST_TEMPERATURE} to {MOST_TEMPERATURE}"
-            ]
-        )
-    _import_vllm()
+    require_vllm(settings)
     loop = BackgroundLoop("optpo-vllm")
     try:
-        started = _start(folder, settings, longest_prompt, precision)
-        return VllmEngine(loop.run(started), loop, settings, end_tokens)
+        started = start_vllm(folder, settings, longest_prompt, precision)
+        return VllmEngine(loop.run(started), loop, settings, end_tokens, save)
     except Exception as error:
         loop.close()
         raise EngineError(f"vLLM cannot run {folder}: {_reason(error)}; {MORE}") from error
@@ -77,10 +65,15 @@ class VllmEngine:
     """Samples through vLLM's AsyncLLM; `open_vllm` makes one."""
 
     def __init__(
-        self, llm: Any, loop: BackgroundLoop, settings: SampleSettings, end_tokens: Sequence[int]
+        self,
+        llm: Any,
+        loop: BackgroundLoop,
+        settings: SampleSettings,
+        end_tokens: Sequence[int],
+        save: Callable[[Path], None] | None = None,
     ) -> None:
         self.prefill_tokens = 0
-        self._llm, self._loop = llm, loop
+        self._llm, self._loop, self._save = llm, loop, save
         self._settings = settings
         self._end_tokens = sorted({*end_tokens, *settings.stop_tokens})
         self._version = 0
@@ -145,15 +138,25 @@ class VllmEngine:
         return finished
 
     def update_weights(self, version: int, folder: Path | None = None) -> None:
-        """Read a folder's weights (safetensors) in place of those held; prompts are computed anew.
+        """Read a folder's weights in place of those held; prompts are computed anew.
 
-        Raises RuntimeError while rollouts are in flight: they would mix two policies; and
-        EngineError without a folder, or if its weights cannot be read.
+        Without a folder, those of the policy as it is now. Raises RuntimeError while rollouts are in
+        flight: they would mix two policies; and EngineError if there are no weights to be read.
         """
         if self._in_flight:
             raise RuntimeError("weights changed while rollouts were in flight")
-        if folder is None:
+        if folder is not None:
+            self._take(folder)
+        elif self._save is not None:
+            with TemporaryDirectory() as scratch:
+                saved = Path(scratch) / "policy"
+                self._save(saved)
+                self._take(saved)
+        else:
             raise EngineError("vLLM holds weights of its own: save the policy, and give its folder")
+        self._version = version
+
+    def _take(self, folder: Path) -> None:
         if not list(folder.glob("*.safetensors")):
             raise EngineError(f"there are no weights in {folder}: no *.safetensors file")
         try:
@@ -163,7 +166,6 @@ class VllmEngine:
                 f"vLLM cannot take the weights in {folder}: {_reason(error)}; what it holds now is "
                 f"neither the old nor the new, so open another ({MORE})"
             ) from error
-        self._version = version
 
     def close(self) -> None:
         """End vLLM's processes; what is in flight is dropped."""
@@ -239,81 +241,6 @@ class VllmEngine:
         await self._llm.collective_rpc("reload_weights", kwargs=path)
         if not await self._llm.reset_prefix_cache():
             raise EngineError("prompts computed with the old weights are still in use")
-
-
-def _import_vllm() -> None:
-    # Standard output may be where verdicts go; and nothing is reported to anybody without being asked.
-    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    try:
-        # Imports that fail on the way keep frames alive and all they hold: not so what is started.
-        import vllm.engine.arg_utils
-        import vllm.v1.engine.async_llm  # noqa: F401
-    except ImportError as error:
-        raise SettingsError(
-            [
-                f"the vllm engine needs a package that is missing ({error}): "
-                "pip install 'optpo[vllm]'"
-            ]
-        ) from error
-
-
-async def _start(
-    folder: Path, settings: SampleSettings, longest_prompt: int, precision: str
-) -> Any:
-    """Start vLLM's processes, which takes a while, and return its AsyncLLM."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    # What this thread starts inherits what it blocks: an interrupt is the caller's to answer, who may
-    # want rollouts yet to end a step well. The tracker, started later, would lift it again.
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    longest = longest_prompt + settings.max_new_tokens
-    on_cpu: dict[str, Any] = {
-        # A seeded rollout whose prompt is computed in pieces ends vLLM on a CPU, whose generators
-        # cannot step back. Compiling takes long there, and small models are no faster for it.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(longest, 2048),
-        "enforce_eager": True,
-        # The least that its kernels take; of a prompt only full blocks are shared.
-        "block_size": 32,
-    }
-    config = AsyncEngineArgs(
-        model=str(folder),
-        load_format="safetensors",
-        dtype=precision,
-        max_model_len=longest,
-        max_num_seqs=settings.rows,
-        use_tqdm_on_load=False,
-        skip_tokenizer_init=not settings.stop,
-        logprobs_mode=logprobs_mode(settings) or "raw_logprobs",
-        disable_log_stats=True,
-        **(on_cpu if current_platform.is_cpu() else {}),
-    ).create_engine_config()
-    model, parallel = config.model_config, config.parallel_config
-    heads = model.get_num_kv_heads(parallel) * model.get_num_layers(parallel)
-    a_token = 2 * heads * model.get_head_size() * model.dtype.itemsize
-    # Left to itself it takes most of the memory there is, which the policy needs too. One row more
-    # than asked, for the block that it keeps back.
-    config.cache_config.kv_cache_memory_bytes = a_token * (longest + BLOCK) * (settings.rows + 1)
-    llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
-    # Asked once, it is known, and no rollout waits for it.
-    await llm.get_supported_tasks()
-    return llm
-
-
-def logprobs_mode(settings: SampleSettings) -> str | None:
-    """Which of vLLM's log-probs are a rollout's: at the temperature, before tokens are cut off.
-
-    vLLM has them before both ("raw") and after both ("processed"); None where neither will do.
-    """
-    cuts = settings.top_p < 1 or settings.top_k > 0 or settings.min_p > 0
-    if settings.temperature == 0 or not cuts:
-        return "processed_logprobs"
-    return "raw_logprobs" if settings.temperature == 1 else None
 
 
 def _reason(error: BaseException) -> str:
