@@ -78,6 +78,7 @@ def summarise(
         "unfinished": sum(r.finish == "length" for ballot in ballots for r in ballot.rollouts),
         "tokens": tokens,
         "tokens_cancelled": cancelled,
+        "tokens_lost": voter.engine.lost_tokens,
         "tokens_prefill": voter.engine.prefill_tokens,
         "mean_length": tokens / rollouts if rollouts else None,
         # If lengths are geometric, what was cut off by a cancellation biases this one less.

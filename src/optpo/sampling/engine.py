@@ -117,6 +117,11 @@ class Engine(Protocol):
         """Prompt tokens computed so far; 0 where the engine does not tell."""
         ...
 
+    @property
+    def lost_tokens(self) -> int:
+        """Tokens sampled for rollouts that then failed and were begun anew, as far as is known."""
+        ...
+
     def submit(self, request: Request) -> int:
         """Queue a rollout; returns its handle. Rollouts begin in the order of submission."""
         ...

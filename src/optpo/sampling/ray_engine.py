@@ -94,6 +94,11 @@ class RayEngine:
         living = sum(member.prefill_tokens for member in self._members)
         return self._prefill_of_the_dead + living
 
+    @property
+    def lost_tokens(self) -> int:
+        """0: what the rollouts of a worker that died had cost is not known."""
+        return 0
+
     def submit(self, request: Request) -> int:
         """Queue a rollout; it goes to a worker at the next poll."""
         handle = self._next_handle

@@ -59,6 +59,11 @@ class RecordedEngine:
         """Those of the engine behind: reading costs none."""
         return 0 if self._behind is None else self._behind.prefill_tokens
 
+    @property
+    def lost_tokens(self) -> int:
+        """Those of the engine behind."""
+        return 0 if self._behind is None else self._behind.lost_tokens
+
     def submit(self, request: Request) -> int:
         """Queue a rollout; returns its handle.
 

@@ -104,6 +104,11 @@ class TransformersEngine:
         self._cache.clear()
         self._next = None
 
+    @property
+    def lost_tokens(self) -> int:
+        """None: a rollout does not fail alone."""
+        return 0
+
     def submit(self, request: Request) -> int:
         """Queue a rollout; rows enter in the order of submission."""
         handle = self._next_handle
