@@ -141,7 +141,7 @@ def compare(size: str, repeats: int, seed: int) -> list[dict[str, Any]]:
                         "tokens": sum(run["tokens"] for run in runs),
                     }
                     | {
-                        what: [run[what] for run in runs]
+                        what: [round(run[what], 3) for run in runs]
                         for what in ("seconds", "busiest", "computed")
                     }
                 )

@@ -121,6 +121,16 @@ def test_two_workers_sample_what_one_engine_does(open_engine, tiny):
     assert single.prefill_tokens < prefill <= 2 * single.prefill_tokens
 
 
+def test_rollouts_of_a_question_stay_together(open_engine):
+    """Where neither worker has much more to do than the other, each prompt is computed once."""
+    requests = requests_of(12, questions=3)
+    prompts = {request.prompt_tokens for request in requests}
+    with open_engine(max_new_tokens=12, rows=8) as engine:
+        before = engine.prefill_tokens
+        sample_all(engine, requests)
+        assert engine.prefill_tokens - before == sum(map(len, prompts))
+
+
 READER = Reader(
     decode=lambda tokens: str(sum(tokens) % 3), extract=lambda text: None if text == "2" else text
 )
