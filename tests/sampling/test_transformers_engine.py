@@ -130,11 +130,12 @@ def run_with_cancelled_neighbours(engine, requests, seed):
     return [by_request[request] for request in requests]
 
 
-def assert_same_in_any_batch(model, count, **settings):
-    requests = requests_of(count)
-    alone = tokens_of(run(engine_of(model, rows=1, **settings), requests[: count // 5]))
+def assert_same_in_any_batch(model, requests, alone, **settings):
+    """Rollouts of all `requests` at once, 7 at once, and of the first `alone` one at a time, with
+    and without neighbours that are cancelled; returns their tokens."""
     reference = tokens_of(run(engine_of(model, rows=64, **settings), requests))
-    assert alone == reference[: count // 5]
+    first = tokens_of(run(engine_of(model, rows=1, **settings), requests[:alone]))
+    assert first == reference[:alone]
     shuffled = random.Random(3).sample(requests, len(requests))
     by_request = dict(
         zip(shuffled, tokens_of(run(engine_of(model, rows=7, **settings), shuffled)), strict=True)
@@ -147,12 +148,19 @@ def assert_same_in_any_batch(model, count, **settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"temperature": 0.6, "top_p": 0.8, "top_k": 12}, {"temperature": 2.0}]
+    "settings",
+    [
+        {},
+        {"temperature": 0.6, "top_p": 0.8, "top_k": 12},
+        {"temperature": 2.0, "min_p": 0.05},
+    ],
 )
 def test_tokens_do_not_depend_on_the_batch(llama, settings):
     """Rollouts are the same one at a time, 7 or 64 at once, in any order of submission, and with
     neighbours that are cancelled half-way."""
-    tokens = assert_same_in_any_batch(llama, 600, max_new_tokens=10, **settings)
+    tokens = assert_same_in_any_batch(
+        llama, requests_of(600), alone=120, max_new_tokens=10, **settings
+    )
     # The test means something only where rollouts differ in length and content.
     assert len(set(tokens)) > 200
     assert len({len(one) for one in tokens}) > 5
@@ -160,8 +168,23 @@ def test_tokens_do_not_depend_on_the_batch(llama, settings):
 
 @pytest.mark.slow
 def test_tokens_do_not_depend_on_the_batch_in_ten_thousand_rollouts(llama):
-    """The same over 10,000 rollouts, near-ties among their 100,000 draws included."""
-    assert_same_in_any_batch(llama, 10_000, max_new_tokens=24)
+    """The same over 10,000 rollouts, each by itself too; and over 600 longer ones. Near-ties
+    among their draws are settled alike in every batch."""
+    tokens = assert_same_in_any_batch(llama, requests_of(10_000), alone=10_000, max_new_tokens=4)
+    assert len(set(tokens)) > 5000
+    requests = requests_of(600, prompts=60, longest=40, seed=1)
+    assert_same_in_any_batch(llama, requests, alone=60, max_new_tokens=40)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_tokens_do_not_depend_on_the_batch_on_cuda(llama):
+    """The same on a GPU, and log-probs are those of a fresh forward there."""
+    model = copy.deepcopy(llama).cuda()
+    requests = requests_of(600)
+    assert_same_in_any_batch(model, requests, alone=60, max_new_tokens=10)
+    for truncation in ({"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}, {"temperature": 0}):
+        assert_same_in_any_batch(model, requests[:80], alone=20, max_new_tokens=10, **truncation)
+    assert_log_probs_are_the_models_own(model, {"temperature": 0.7})
 
 
 class NoisyLlama(LlamaForCausalLM):
@@ -208,19 +231,24 @@ def test_repeated_draws_are_rare(llama):
     assert engine.repeated_draws < tokens / 1000
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 0])
-def test_log_probs_are_the_models_own(llama, temperature):
-    """Each recorded log-prob is that of a fresh forward over the whole sequence, within 1e-4."""
+def assert_log_probs_are_the_models_own(model, settings):
     requests = requests_of(60)
-    engine = engine_of(llama, rows=16, temperature=temperature, top_p=0.9, max_new_tokens=30)
+    engine = engine_of(model, rows=16, top_p=0.9, max_new_tokens=60, **settings)
+    temperature = settings["temperature"]
     for request, done in zip(requests, run(engine, requests), strict=True):
         assert len(done.logps) == len(done.tokens)
-        sequence = torch.tensor([[*request.prompt_tokens, *done.tokens]])
+        sequence = torch.tensor([[*request.prompt_tokens, *done.tokens]], device=model.device)
         with torch.no_grad():
-            logits = llama(sequence).logits[0, len(request.prompt_tokens) - 1 : -1]
+            logits = model(sequence).logits[0, len(request.prompt_tokens) - 1 : -1].cpu()
         expected = (logits / (temperature or 1.0)).log_softmax(-1)
         expected = expected.gather(-1, torch.tensor(done.tokens)[:, None])[:, 0]
         assert torch.allclose(torch.tensor(done.logps), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0])
+def test_log_probs_are_the_models_own(llama, temperature):
+    """Each recorded log-prob is that of a fresh forward over the whole sequence, within 1e-4."""
+    assert_log_probs_are_the_models_own(llama, {"temperature": temperature})
 
 
 def greedy_by_generate(model, prompt, max_new_tokens, end_tokens):
@@ -406,6 +434,21 @@ def test_a_limit_of_one_token(llama):
     assert {len(done.tokens) for done in completions} == {1}
 
 
+def test_stop_tokens_end_a_rollout(llama):
+    """A stop token ends a rollout as an end token does, beside those; it is part of the tokens."""
+    free = run(engine_of(llama, max_new_tokens=12), requests_of(80))
+    stops = (free[0].tokens[0], free[1].tokens[1])
+    assert not set(stops) & set(END_TOKENS)
+    engine = engine_of(llama, max_new_tokens=12, stop_tokens=stops)
+    shorter = 0
+    for done, whole in zip(run(engine, requests_of(80)), free, strict=True):
+        places = [place for place, token in enumerate(whole.tokens) if token in stops]
+        assert done.tokens == (whole.tokens[: places[0] + 1] if places else whole.tokens)
+        assert done.finish == ("stop" if places else whole.finish)
+        shorter += len(done.tokens) < len(whole.tokens)
+    assert shorter > 1
+
+
 def test_stop_strings_end_a_rollout(llama, tokenizer):
     """A rollout ends with the token that completes a stop string, also across tokens."""
     free = run(
@@ -445,6 +488,35 @@ def test_cancelling_says_what_it_cost(llama):
     assert engine.cancel(waiting) == 0
     assert [done.handle for done in engine.poll()] == [third]
     assert engine.poll() == []
+
+
+def test_cancelling_does_not_look_through_what_waits(llama):
+    """With 300,000 rollouts waiting, cancelling nearly all of them one by one is a matter of
+    moments, not of hours, and the others are sampled as ever."""
+    engine = engine_of(llama, max_new_tokens=3)
+    requests = requests_of(300)
+    handles = [engine.submit(requests[n % 300]) for n in range(300_000)]
+    for handle in reversed(handles[300:]):
+        assert engine.cancel(handle) == 0
+    found = {}
+    while completions := engine.poll():
+        found |= {done.handle: done.tokens for done in completions}
+    assert sorted(found) == handles[:300]
+    reference = tokens_of(run(engine_of(llama, max_new_tokens=3), requests))
+    assert [found[handle] for handle in handles[:300]] == reference
+
+
+def test_what_is_finished_is_returned_before_others_begin(llama):
+    """A poll returns with the first rollout that ends: it does not first compute a prompt for the
+    place that has become free."""
+    engine = engine_of(llama, max_new_tokens=5, rows=1)
+    requests = requests_of(2)
+    assert requests[0].prompt_tokens != requests[1].prompt_tokens
+    for request in requests:
+        engine.submit(request)
+    assert len(engine.poll()) == 1
+    assert engine.prefill_tokens == len(requests[0].prompt_tokens)
+    assert len(engine.poll()) == 1
 
 
 def test_an_idle_engine_returns_nothing(llama):

@@ -54,6 +54,7 @@ class Step:
     table: Tensor
     _places: dict[int, Tensor] = field(default_factory=dict, init=False)
     _biases: dict[tuple[int | None, int], Tensor] = field(default_factory=dict, init=False)
+    _members: Tensor | None = field(default=None, init=False)
 
     def move_on(self) -> None:
         """Go to the next column of every row; none may have filled its page."""
@@ -92,6 +93,17 @@ class Step:
             bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
             self._biases[window, heads] = bias.repeat_interleave(heads, 0)[:, None]
         return self._biases[window, heads]
+
+    def sum_by_row(self, parts: Tensor) -> Tensor:
+        """(pages in use, ...) added up over each row's pages, (rows, ...)."""
+        rows = len(self.lengths)
+        if not parts.is_cuda:
+            return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, self.owner, parts)
+        # There index_add_ adds in no fixed order, and the last bits of a log-prob would vary.
+        if self._members is None:
+            row = torch.arange(rows, device=self.owner.device)
+            self._members = (row[:, None] == self.owner).to(parts.dtype)
+        return (self._members @ parts.flatten(1)).view(rows, *parts.shape[1:])
 
     def mask(self) -> Tensor:
         """Which columns are a row's own where rows lie side by side, (rows, width) bool."""
@@ -218,9 +230,9 @@ class PageCache(Cache):
         holes = np.flatnonzero(~kept[: self.pages])
         movers = np.flatnonzero(kept[self.pages :]) + self.pages
         if len(holes):
+            to, source = to_device((holes, movers), self._page_layers[0].pool[0].device)
             for layer in self._page_layers:
                 for states in layer.pool:
-                    to, source = (torch.from_numpy(n).to(states.device) for n in (holes, movers))
                     states[to] = states[source]
             self._owner[holes], self._first[holes] = self._owner[movers], self._first[movers]
             self._table[self._owner[holes], self._first[holes] // PAGE] = holes

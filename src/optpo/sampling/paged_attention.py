@@ -41,20 +41,20 @@ def paged_attention(
         )
         return output, None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    bias = step.bias(sliding_window, key.shape[1])
     if key.dtype == torch.float32 and not torch.is_autocast_enabled(query.device.type):
-        return _attend(query, key, value, scale, step.owner, bias), None
+        return _attend(query, key, value, scale, step, sliding_window), None
     # Scores rounded to half precision would be worse than what other attentions compute.
     with torch.autocast(query.device.type, enabled=False):
-        output = _attend(query.float(), key.float(), value.float(), scale, step.owner, bias)
-    return output.to(query.dtype), None
+        exact = _attend(query.float(), key.float(), value.float(), scale, step, sliding_window)
+    return exact.to(query.dtype), None
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, owner: Tensor, bias: Tensor
+    query: Tensor, key: Tensor, value: Tensor, scale: float, step: Step, window: int | None
 ) -> Tensor:
     rows, heads, size = query.shape[0], query.shape[1], query.shape[3]
     pages, shared, columns = key.shape[:3]
+    bias, owner = step.bias(window, shared), step.owner
     by_page = query.reshape(rows, shared, heads // shared, size)[owner].flatten(0, 1)
     scores = torch.baddbmm(bias, by_page, key.flatten(0, 1).transpose(1, 2), alpha=scale)
     scores = scores.view(pages, heads, columns)
@@ -63,18 +63,10 @@ def _attend(
     highest = best.new_full((rows, heads), -torch.inf)
     highest.scatter_reduce_(0, owner[:, None].expand_as(best), best, "amax")
     weights = scores.sub_(highest[owner][:, :, None]).exp_()
-    total = _sum_by_row(weights.sum(-1), owner, rows)
+    total = step.sum_by_row(weights.sum(-1))
     parts = torch.bmm(weights.view(pages * shared, -1, columns), value.flatten(0, 1))
-    output = _sum_by_row(parts.view(pages, heads, -1), owner, rows)
+    output = step.sum_by_row(parts.view(pages, heads, -1))
     return output.div_(total[:, :, None])[:, None]
-
-
-def _sum_by_row(parts: Tensor, owner: Tensor, rows: int) -> Tensor:
-    if not parts.is_cuda:
-        return parts.new_zeros(rows, *parts.shape[1:]).index_add_(0, owner, parts)
-    # There index_add_ adds in no fixed order, and the last bits of a log-prob would vary.
-    member = (torch.arange(rows, device=owner.device)[:, None] == owner).to(parts.dtype)
-    return (member @ parts.flatten(1)).view(rows, *parts.shape[1:])
 
 
 AttentionInterface.register(NAME, paged_attention)
