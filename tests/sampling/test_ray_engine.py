@@ -18,7 +18,7 @@ from engines import END_TOKENS, poll_all
 from test_engine_contract import requests_of, sample_all
 from test_scheduler import Letters
 
-from optpo.errors import EngineError, SettingsError
+from optpo.errors import EngineError
 from optpo.sampling.ballot import Ballot, Reader
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.ray_cluster import RaySettings
@@ -244,10 +244,3 @@ def test_closing_lets_the_engines_close(pool, tmp_path):
         engine.poll()
         engine.close()
         assert (tmp_path / "closed").exists()
-
-
-def test_settings_out_of_range_are_all_named():
-    """Before any Ray is begun."""
-    with pytest.raises(SettingsError) as caught:
-        RaySettings(workers=0, restarts=-1, start_seconds=0, resources={"CPU": -1})
-    assert len(caught.value.problems) == 4

@@ -159,6 +159,7 @@ class RayEngine:
         self._weights = ray.put(Weights(version, files))
         self._homes.clear()
         for member in self._members:
+            member.version = None
             self._tell(member, weights=self._weights)
         while not self._up or any(
             member.ready and member.version != version for member in self._members
