@@ -156,6 +156,7 @@ def test_an_answer_that_is_delivered_twice_counts_once():
     once = read(*events, usage(2), "[DONE]")
     assert read(*events, usage(2), "[DONE]", *events, usage(2), "[DONE]") == once
     assert read(*events, *events, usage(2)) == once
+    assert read(*events, usage(2), "[DONE]", usage(3), "{") == once
 
 
 def test_tokens_that_are_not_as_many_as_the_server_counts_are_no_answer():

@@ -42,7 +42,7 @@ def test_whatever_happens_the_limit_is_within_its_bounds(events, most):
     assert all(1 <= limit <= most for limit in limits)
     assert follow(events, most) == limits
     for before, after, (kind, _, _) in zip(limits, limits[1:], events[1:], strict=False):
-        assert after <= max(2 * before, before + 1)
+        assert after <= 2 * before
         assert "protest" not in kind or after <= before
 
 
@@ -124,16 +124,16 @@ def test_a_server_is_filled_as_far_as_it_pays(fixed, each, rows, seed):
     best = max(server.rate(limit) for limit in range(1, 257))
     assert sum(map(server.rate, limits)) / len(limits) >= 0.85 * best
     enough = next(limit for limit in range(1, 257) if server.rate(limit) >= 0.95 * best)
-    assert sum(limits) / len(limits) <= max(6 * START, 4 * enough)
+    assert sum(limits) / len(limits) <= max(4 * START, 4 * enough)
 
 
 @pytest.mark.parametrize("most", [1, 3, 10, 60])
 def test_a_server_that_protests_is_kept_near_what_it_takes(most):
-    """Of the steps in the second half nine in ten ask for no more than it takes, give or take one
-    rise by half; and on average it is more than half full."""
+    """Of the steps in the second half eight in ten ask for no more than it takes; and on average it
+    is more than half full."""
     history = Server(0.01, 1e-4, refuses_beyond=most, seed=2).run(Concurrency(256))
     limits = sorted(limit for _, limit, _ in history[len(history) // 2 :])
-    assert limits[len(limits) * 9 // 10] <= max(most + 1, most * 3 // 2)
+    assert limits[len(limits) * 8 // 10] <= most
     assert sum(min(limit, most) for limit in limits) / len(limits) > most / 2
 
 

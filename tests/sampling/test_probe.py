@@ -83,6 +83,17 @@ def test_a_server_that_fails_for_a_field_does_without_it(model):
     assert set(OPTIONAL) - body.keys() == {"min_p"} and capabilities.exact_streams
 
 
+def test_a_server_that_refuses_everything_is_an_error(model):
+    """With its words, and not as if some setting were to blame."""
+
+    def refuses(path, headers, body):
+        return (400, {}, b"bad day") if path != "/v1/models" else None
+
+    settings = SampleSettings(temperature=0.5, max_new_tokens=12)
+    with pytest.raises(EngineError, match="HTTP 400: bad day"):
+        probed(model, settings, answer=refuses)
+
+
 def test_settings_that_the_server_refuses_are_an_error(model):
     """All of them at once, with its words: another distribution than asked for is not an option."""
     settings = SampleSettings(temperature=0.5, top_k=20, stop=("w8",), max_new_tokens=12)

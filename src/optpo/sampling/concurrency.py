@@ -16,9 +16,9 @@ RESTING = 8
 class Concurrency:
     """Raises `limit` while tokens a second rise with it, and halves it where the server protests.
 
-    The limit doubles from measurement to measurement until that no longer pays or the server
-    protests; from then on, after every `RESTING` measurements, half as many again are tried. Only
-    what was measured with the limit used is judged: a limit that nobody needs is not raised.
+    The limit doubles from measurement to measurement until that does not pay or the server protests;
+    then it rests for `RESTING` measurements, and doubling is tried again. Only what was measured
+    with the limit used is judged: a limit that nobody needs is not raised.
 
     A pure function of what it is told: no clock, no chance. `now` is in seconds and must not fall.
 
@@ -29,12 +29,9 @@ class Concurrency:
     def __init__(self, most: int) -> None:
         self.most = most
         self.limit = min(START, most)
-        # Up to here the limit doubles.
-        self._quick_until = float(most)
         # The limit before the rise on trial, and its rate (tokens a second).
         self._before: tuple[int, float] | None = None
         self._rest = 0
-        self._quiet = True
         self._in_flight = 0
         self._seen = 0.0
         self._changed = self._seen
@@ -65,29 +62,23 @@ class Concurrency:
         """
         if asked < self._changed:
             return
-        if self._quiet:
-            self._quick_until = self.limit / 2
-        self._quiet = False
         self._before, self._rest = None, RESTING
         self._set(now, max(1, self.limit // 2))
 
     def _judge(self, now: float, rate: float) -> None:
-        self._quiet = True
         if self._before is not None:
             smaller, rate_before = self._before
             self._before = None
             if rate < rate_before * (1 + GAIN * (self.limit / smaller - 1)):
-                self._rest, self._quick_until = RESTING, 0.0
+                self._rest = RESTING
                 self._set(now, smaller)
                 return
-        quick = self.limit * 2 <= self._quick_until
-        if self.limit == self.most or (self._rest > 0 and not quick):
+        if self.limit == self.most or self._rest > 0:
             self._rest -= 1
             self._restart()
             return
         self._before = (self.limit, rate)
-        raised = self.limit * 2 if quick else max(self.limit + 1, self.limit * 3 // 2)
-        self._set(now, min(self.most, raised))
+        self._set(now, min(self.most, 2 * self.limit))
 
     def _set(self, now: float, limit: int) -> None:
         self.limit, self._changed = limit, now

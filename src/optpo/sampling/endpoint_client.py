@@ -151,7 +151,7 @@ class EndpointClient:
     def _refusal(self, response: httpx2.Response, said: str) -> AttemptError:
         """What an answer that is no success means, and what to do about it."""
         status = response.status_code
-        words, code = _words(self._hide(said))
+        words, code = _words(said)
         why = f"HTTP {status}: {self._quote(words)}" if words else f"HTTP {status}"
         variable = self._endpoint.key_variable
         if status in (401, 403) and not self._has_key:
