@@ -283,6 +283,7 @@ class RayEngine:
             needs = ", ".join(
                 f"{amount:g} {name} (there are {has.get(name, 0):g}, {free.get(name, 0):g} free)"
                 for name, amount in self._settings.resources.items()
+                if amount > 0
             )
             raise EngineError(
                 f"{self._up} of the Ray pool's {self._settings.workers} workers came up in "
