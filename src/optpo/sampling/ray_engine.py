@@ -7,13 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from optpo.errors import EngineError, OptpoError
 from optpo.sampling.cancel_costs import CancelCosts
 from optpo.sampling.engine import Capabilities, Completion, Engine, Request
 from optpo.sampling.ray_cluster import RaySettings, connect
-from optpo.sampling.ray_worker import Report, Weights, Worker
+from optpo.sampling.ray_worker import Report, Worker, read_weights
 
 TOGETHER = 4
 """By so many rollouts a worker may be fuller than the emptiest one, to get those of a question whose
@@ -143,12 +141,12 @@ class RayEngine:
         if self._busy:
             raise RuntimeError("weights changed while rollouts were in flight")
         if folder is not None:
-            files = _read(folder)
+            weights = read_weights(version, folder)
         elif self._save is not None:
             with TemporaryDirectory(prefix="optpo-") as scratch:
                 saved = Path(scratch) / "policy"
                 self._save(saved)
-                files = _read(saved)
+                weights = read_weights(version, saved)
         else:
             raise EngineError(
                 "the workers of a Ray pool share no module with this process; save the policy and "
@@ -156,7 +154,7 @@ class RayEngine:
             )
         import ray
 
-        self._weights = ray.put(Weights(version, files))
+        self._weights = ray.put(weights)
         self._homes.clear()
         for member in self._members:
             member.version = None
@@ -332,14 +330,6 @@ class RayEngine:
         self._members.remove(member)
         if member.restarts_left:
             self._members.append(self._begin(member.restarts_left - 1))
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The weights and settings of a model's folder, each file as bytes; no pickles."""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json")]
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise EngineError(f"{folder} holds no weights: there is no *.safetensors file in it")
-    return {path.name: np.fromfile(path, np.uint8) for path in files}
 
 
 def _reason(error: Exception | None) -> str:

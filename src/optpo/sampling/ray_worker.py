@@ -21,6 +21,14 @@ class Weights:
     files: Mapping[str, NDArray[np.uint8]]
 
 
+def read_weights(version: int, folder: Path) -> Weights:
+    """The weights and settings in a model's folder; no pickles. Raises EngineError without weights."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json")]
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise EngineError(f"{folder} holds no weights: there is no *.safetensors file in it")
+    return Weights(version, {path.name: np.fromfile(path, np.uint8) for path in files})
+
+
 @dataclass(frozen=True)
 class Report:
     """What a worker has done since its last report, and how it stands.
