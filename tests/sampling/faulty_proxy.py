@@ -93,7 +93,7 @@ class FaultyProxy:
         if not self.armed or not head.startswith(b"POST"):
             return None
         fault = self._draw.choice(self.faults)
-        share = self.share / 20 if fault in RARE else self.share
+        share = self.share / 15 if fault in RARE else self.share
         return fault if self._draw.random() < share else None
 
     async def _answer(self, fault, request, writer):
