@@ -48,7 +48,9 @@ def open_engine(request, tiny):
 @contextmanager
 def sharing(started, folder, **settings):
     """An engine over the vLLM that is there, which it leaves idle and with its first weights."""
-    engine = VllmEngine(started._llm, started._loop, SampleSettings(**settings), END_TOKENS)
+    engine = VllmEngine(
+        started._llm, started._loop, SampleSettings(**settings), END_TOKENS, started._names
+    )
     yield engine
     for handle in list(engine._in_flight):
         engine.cancel(handle)

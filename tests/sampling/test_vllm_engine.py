@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 import torch
 from engines import poll_all
+from safetensors.torch import save_file
 from vllm_models import LONGEST_PROMPT, as_folder, wide_llama
 
 from optpo.errors import EngineError, SettingsError
@@ -53,7 +54,7 @@ def engine(model, folder, policy, tokenizer, tmp_path_factory):
     def save(place):
         policy["model"].save_pretrained(place)
 
-    with opened(first, save=save, max_new_tokens=40, rows=8) as engine:
+    with opened(first, save=save, max_new_tokens=40, rows=32) as engine:
         shutil.rmtree(first)
         yield engine
 
@@ -189,6 +190,34 @@ def test_full_blocks_of_a_prompt_are_computed_once(folder, engine):
         assert engine.prefill_tokens - before == expected
 
 
+def gap(model, requests, completions):
+    """The largest difference, in nats, between the log-probs told and the model's own."""
+    return max(
+        float(
+            (
+                forward_logps(model, request, done.tokens).gather(
+                    -1, torch.tensor(done.tokens)[:, None]
+                )[:, 0]
+                - torch.tensor(done.logps)
+            )
+            .abs()
+            .max()
+        )
+        for request, done in zip(requests, completions, strict=True)
+    )
+
+
+def test_a_head_that_is_the_embeddings_is_new_as_well(tokenizer, tmp_path):
+    """Though it is in no folder: log-probs are those of the new model, and of the next."""
+    models = [wide_llama(seed, tied=True) for seed in range(3)]
+    folders = [as_folder(model, tokenizer, tmp_path / str(n)) for n, model in enumerate(models)]
+    requests = requests_of(10)
+    with opened(folders[0], max_new_tokens=20, rows=8) as engine:
+        for version in (1, 2):
+            engine.update_weights(version, folders[version])
+            assert gap(models[version], requests, sample(engine, requests)) < 1e-4
+
+
 @pytest.mark.parametrize("from_folder", [True, False])
 def test_new_weights_are_those_given(folder, policy, tokenizer, engine, tmp_path, from_folder):
     """Log-probs are those of the folder's model from then on, or of the policy as it is where no
@@ -201,22 +230,28 @@ def test_new_weights_are_those_given(folder, policy, tokenizer, engine, tmp_path
     else:
         policy["model"] = other
         engine.update_weights(1)
-    for request, completion in zip(requests, sample(engine, requests), strict=True):
-        assert completion.version == 1
-        logps = forward_logps(other, request, completion.tokens)
-        told = logps.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
-        assert torch.allclose(torch.tensor(completion.logps), told, atol=1e-4)
+    after = sample(engine, requests)
+    assert {completion.version for completion in after} == {1}
+    assert gap(other, requests, after) < 1e-4
     engine.update_weights(0, folder)
     assert [done.tokens for done in sample(engine, requests)] == [done.tokens for done in before]
 
 
 def test_weights_that_are_not_there_are_refused(engine, tmp_path):
-    """A folder without safetensors, or none and no policy to save, leave the engine as it was."""
+    """A folder without safetensors, or without some of them, or none and no policy to save, leave
+    the engine as it was; so do rollouts in flight."""
     (tmp_path / "model.bin").write_bytes(b"pickle")
-    with pytest.raises(EngineError, match="no weights"):
+    with pytest.raises(EngineError, match="are missing"):
+        engine.update_weights(1, tmp_path)
+    save_file({"lm_head.weight": torch.zeros(96, 64)}, tmp_path / "model.safetensors")
+    with pytest.raises(EngineError, match="are missing"):
         engine.update_weights(1, tmp_path)
     with pytest.raises(EngineError, match="give its folder"):
-        VllmEngine(engine._llm, engine._loop, SampleSettings(), ()).update_weights(1)
+        VllmEngine(engine._llm, engine._loop, SampleSettings(), (), engine._names).update_weights(1)
+    engine.submit(requests_of(1)[0])
+    with pytest.raises(RuntimeError, match="in flight"):
+        engine.update_weights(1)
+    poll_all(engine)
     assert {done.version for done in sample(engine, requests_of(5))} == {0}
 
 

@@ -6,8 +6,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 LONGEST_PROMPT = 80
 
 
-def wide_llama(seed):
-    """A random Llama over the tests' vocabulary of 96 tokens."""
+def wide_llama(seed, tied=False):
+    """A random Llama over the tests' vocabulary of 96 tokens; tied, its head is its embeddings."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=96,
@@ -21,6 +21,7 @@ def wide_llama(seed):
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
+        tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config).eval()
 

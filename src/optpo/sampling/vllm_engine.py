@@ -19,7 +19,13 @@ from optpo.errors import EngineError
 from optpo.sampling.background_loop import BackgroundLoop
 from optpo.sampling.completion_protocol import seed_of
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
-from optpo.sampling.vllm_process import logprobs_mode, require_vllm, start_vllm
+from optpo.sampling.vllm_process import (
+    logprobs_mode,
+    read_weights,
+    require_vllm,
+    start_vllm,
+    tensor_names,
+)
 
 MORE = "with VLLM_LOGGING_LEVEL=INFO in the environment it says more"
 
@@ -52,7 +58,8 @@ def open_vllm(
     loop = BackgroundLoop("optpo-vllm")
     try:
         started = start_vllm(folder, settings, longest_prompt, precision)
-        return VllmEngine(loop.run(started), loop, settings, end_tokens, save)
+        names = tensor_names(folder)
+        return VllmEngine(loop.run(started), loop, settings, end_tokens, names, save)
     except Exception as error:
         loop.close()
         raise EngineError(f"vLLM cannot run {folder}: {_reason(error)}; {MORE}") from error
@@ -70,11 +77,12 @@ class VllmEngine:
         loop: BackgroundLoop,
         settings: SampleSettings,
         end_tokens: Sequence[int],
+        names: frozenset[str],
         save: Callable[[Path], None] | None = None,
     ) -> None:
         self.prefill_tokens = 0
         self._llm, self._loop, self._save = llm, loop, save
-        self._settings = settings
+        self._settings, self._names = settings, names
         self._end_tokens = sorted({*end_tokens, *settings.stop_tokens})
         self._version = 0
         self._next_handle = 0
@@ -96,6 +104,11 @@ class VllmEngine:
     def slots(self) -> int:
         """The rollouts that vLLM decodes at once."""
         return self._settings.rows
+
+    @property
+    def lost_tokens(self) -> int:
+        """None: a rollout does not fail alone."""
+        return 0
 
     def submit(self, request: Request) -> int:
         """Queue a rollout; vLLM begins them in the order of submission."""
@@ -157,10 +170,14 @@ class VllmEngine:
         self._version = version
 
     def _take(self, folder: Path) -> None:
-        if not list(folder.glob("*.safetensors")):
-            raise EngineError(f"there are no weights in {folder}: no *.safetensors file")
+        # What is missing vLLM would leave as it was, and say nothing.
+        if wrong := sorted(self._names ^ tensor_names(folder)):
+            raise EngineError(
+                f"the weights in {folder} are not those of this model: {len(wrong)} are missing or too "
+                f"many ({wrong[0]}, ...)"
+            )
         try:
-            self._loop.run(self._reload(folder))
+            self._loop.run(read_weights(self._llm, folder))
         except Exception as error:
             raise EngineError(
                 f"vLLM cannot take the weights in {folder}: {_reason(error)}; what it holds now is "
@@ -235,12 +252,6 @@ class VllmEngine:
         prompt = tokens_input(list(request.prompt_tokens))
         [output] = [last async for last in self._llm.generate(prompt, asked, str(handle))]
         return output
-
-    async def _reload(self, folder: Path) -> None:
-        path = {"weights_path": str(folder.resolve())}
-        await self._llm.collective_rpc("reload_weights", kwargs=path)
-        if not await self._llm.reset_prefix_cache():
-            raise EngineError("prompts computed with the old weights are still in use")
 
 
 def _reason(error: BaseException) -> str:

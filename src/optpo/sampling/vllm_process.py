@@ -6,7 +6,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from optpo.errors import SettingsError
+from optpo.errors import EngineError, SettingsError
 from optpo.sampling.engine import SampleSettings
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 2.0
@@ -63,6 +63,7 @@ async def start_vllm(
         "enforce_eager": True,
         # The least that its kernels take; of a prompt only full blocks are shared.
         "block_size": 32,
+        "worker_extension_cls": "optpo.sampling.vllm_worker.TiedHeads",
     }
     config = AsyncEngineArgs(
         model=str(folder),
@@ -86,6 +87,29 @@ async def start_vllm(
     # Asked once, it is known, and no rollout waits for it.
     await llm.get_supported_tasks()
     return llm
+
+
+async def read_weights(llm: Any, folder: Path) -> None:
+    """Let vLLM read a folder's weights in place of those it has; nothing may be in flight."""
+    from vllm.platforms import current_platform
+
+    path = {"weights_path": str(folder.resolve())}
+    await llm.collective_rpc("reload_weights", kwargs=path)
+    if current_platform.is_cpu():
+        await llm.collective_rpc("pack_tied_heads")
+    if not await llm.reset_prefix_cache():
+        raise EngineError("prompts computed with the old weights are still in use")
+
+
+def tensor_names(folder: Path) -> frozenset[str]:
+    """The names of all weights in a folder."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names |= set(tensors.keys())
+    return frozenset(names)
 
 
 def logprobs_mode(settings: SampleSettings) -> str | None:
