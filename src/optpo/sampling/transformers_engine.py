@@ -23,6 +23,7 @@ from optpo.rollout import FinishReason
 from optpo.sampling.draw import FLOAT32_TOLERANCE, Draw, Noise, draw_tokens
 from optpo.sampling.engine import Capabilities, Completion, Request, SampleSettings
 from optpo.sampling.module_weights import read_weights
+from optpo.sampling.onednn_linear import by_onednn, onednn_forwards
 from optpo.sampling.page_cache import PageCache, to_device
 from optpo.sampling.paged_attention import can_attend_by_page, paged
 from optpo.sampling.prompt_cache import PromptCache
@@ -69,6 +70,7 @@ class TransformersEngine:
         self._tolerance = FLOAT32_TOLERANCE if self._exact else 0.0
         self._by_page = can_attend_by_page(model)
         self._cache = PageCache(config.num_hidden_layers, side_by_side=not self._by_page)
+        self._forwards = onednn_forwards(model) if self._exact else {}
         self._version = 0
         self._next_handle = 0
         self._waiting: OrderedDict[int, Request] = OrderedDict()
@@ -144,7 +146,11 @@ class TransformersEngine:
     @torch.inference_mode()
     def poll(self) -> list[Completion]:
         """Decode until at least one rollout finishes; empty when none is waiting or in flight."""
-        with self._precision(), paged(self._model) if self._by_page else nullcontext():
+        with (
+            self._precision(),
+            paged(self._model) if self._by_page else nullcontext(),
+            by_onednn(self._forwards),
+        ):
             while not self._finished and (self._waiting or self._active):
                 self._admit()
                 if self._active and not self._finished:
