@@ -18,7 +18,7 @@ demo: $(VENV)/.train
 test test-fast test-vllm: export HF_HUB_OFFLINE := 1
 
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not slow" --hypothesis-profile fast

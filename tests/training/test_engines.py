@@ -8,16 +8,17 @@ from runs import run
 
 
 @pytest.mark.slow
-def test_workers_of_a_cluster_change_nothing(tmp_path):
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_workers_of_a_cluster_change_nothing(tmp_path, overlap):
     """With rollouts from two processes of a Ray cluster, which are handed the weights after every
     update, a run is that of one process: the same votes, and the same weights to the bit."""
-    alone = run(tmp_path / "alone", "steps=2")
-    pooled = run(tmp_path / "pooled", "steps=2", "engine.workers=2")
+    alone = run(tmp_path / "alone", f"overlap={overlap}")
+    pooled = run(tmp_path / "pooled", f"overlap={overlap}", "engine.workers=2")
     assert pooled.weights == alone.weights
     for row, expected in zip(pooled.rollouts, alone.rollouts, strict=True):
         assert (row["prompt_id"], row["index"]) == (expected["prompt_id"], expected["index"])
         assert (row["tokens"], row["version"]) == (expected["tokens"], expected["version"])
-    assert {row["version"] for row in pooled.rollouts} == {0, 1}
+    assert {row["version"] for row in pooled.rollouts} == ({0, 1} if overlap else {0, 1, 2})
 
 
 def test_settings_out_of_range_are_named_together():

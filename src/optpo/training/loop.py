@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from optpo.training.questions import (
 )
 from optpo.training.run_directory import RunDirectory
 from optpo.training.sampler import Sampler
-from optpo.training.settings import RunSettings
+from optpo.training.settings import EngineSettings, RunSettings
 from optpo.training.summary import summarise
 from optpo.training.view import RunView, Tracker
 from optpo.voting import FixedRule
@@ -96,7 +97,9 @@ class _Run:
         if settings.update.sharding == "full":
             self.whole = self.policy.shard(self.processes)
         asked = [*self.prompts.values(), *self.unseen_prompts.values()]
-        self.voter = stack.enter_context(open_voter(self.whole, settings, asked))
+        # With overlap other processes are the sampler's; accuracy is measured in this one.
+        here = replace(settings, engine=EngineSettings()) if settings.overlap else settings
+        self.voter = stack.enter_context(open_voter(self.whole, here, asked))
         self.learner = Learner(settings, self.policy, self.voter, self.questions, self.processes)
         sampling, voter = self.whole, self.voter
         if settings.overlap:
