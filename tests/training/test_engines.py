@@ -4,7 +4,7 @@ import pytest
 
 from optpo.errors import SettingsError
 from optpo.training.settings import EngineSettings
-from runs import run
+from tests.training.runs import run
 
 
 @pytest.mark.slow
