@@ -15,7 +15,7 @@ from optpo.sampling.retry import AttemptError, pause
 
 PROBE_TEXT = "Write a random sentence."
 PROBE_TOKENS = 16
-SEEDS = (2, 1, 3, 1)
+SEEDS = (2, 1, 3, 1) * 4
 
 _Answer = TypeVar("_Answer")
 
@@ -105,7 +105,7 @@ async def probe(
     """Find the server, its model where none is named, the fields it takes, and what seeds do.
 
     Where the server refuses a request with every field, each is tried alone. A rollout of
-    `PROBE_TOKENS` tokens, and four more at once (where `concurrency` allows that), then show whether
+    `PROBE_TOKENS` tokens, and sixteen more at once (as `concurrency` allows), then show whether
     the same seed gives the same tokens, also beside others, and another seed other tokens. That is
     a sign and no proof: a longer rollout, a fuller batch or another prompt may still differ, and
     many servers promise nothing.
