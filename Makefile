@@ -52,8 +52,10 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	touch $@
 
+# verl wants an older transformers; its formulas, which ours are tested against, do without.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.train
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
 	touch $@
 
 $(VLLM)/.ready: pyproject.toml constraints-vllm.txt

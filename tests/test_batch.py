@@ -1,5 +1,7 @@
 """The ragged batch: what is packed comes back, and reductions agree with plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,18 +78,34 @@ def test_selecting_equals_packing_what_is_kept(groups, data):
     """`select` gives the batch that packing only the kept rollouts would, empty groups left out."""
     keep = [[data.draw(st.booleans()) for _ in group] for group in groups]
     labels = list(range(len(groups)))
-    selected = pack(groups, labels).select(torch.tensor([flag for group in keep for flag in group]))
+    whole = with_values(pack(groups, labels))
+    selected = whole.select(torch.tensor([flag for group in keep for flag in group]))
     kept = [
         [one for one, flag in zip(group, flags, strict=True) if flag]
         for group, flags in zip(groups, keep, strict=True)
     ]
-    packed = pack(
-        [group for group in kept if group],
-        [label for label, group in zip(labels, kept, strict=True) if group],
+    packed = with_values(
+        pack(
+            [group for group in kept if group],
+            [label for label, group in zip(labels, kept, strict=True) if group],
+        )
     )
     assert read_back(selected) == read_back(packed)
-    for name in vars(packed):
-        assert getattr(selected, name).equal(getattr(packed, name)), name
+    for name, expected in vars(packed).items():
+        found = getattr(selected, name)
+        pairs = [(found, expected)] if isinstance(expected, torch.Tensor) else []
+        pairs += [] if pairs else [(found[key], expected[key]) for key in expected]
+        assert all(one.equal(other) for one, other in pairs), name
+
+
+def with_values(batch):
+    """A batch with scores and other values that can be told from what it holds."""
+    return replace(
+        batch,
+        scores=batch.offsets.diff() + batch.versions.float(),
+        question_values={"greedy": batch.labels.float()},
+        token_values={"entropy": -batch.logps},
+    )
 
 
 ragged_values = st.lists(

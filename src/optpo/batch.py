@@ -1,7 +1,7 @@
 """The ragged batch that holds many rollouts end to end, and reductions by group."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,12 @@ class RolloutBatch:
     `tokens` (T,) int64; `offsets` (R + 1,) int64, where each rollout begins in `tokens`;
     `prompt_lengths` (R,) int64; `groups` (R,) int64 in 0..G-1, each of them present;
     `votes` (R,) int64, -1 unparsed; `labels` (G,) int64, the answer class a group's verdict decided
-    for, -1 for none; `logps` (C,) float32 as recorded at sampling; `versions` (R,) int64.
+    for, -1 for none; `logps` (C,) float32 as recorded at sampling; `versions` (R,) int64; `indices`
+    (R,) int64, a rollout's place in its question's sequence; `unfinished` (R,) bool, cut at its limit;
+    `scores` (R,) float32, what a verifier gave, not a number where nothing did.
+
+    `question_values` (G,) and `token_values` (C,) hold by name what parts have asked for beside that
+    (see `optpo.needs`).
     """
 
     tokens: Tensor
@@ -28,6 +33,11 @@ class RolloutBatch:
     labels: Tensor
     logps: Tensor
     versions: Tensor
+    indices: Tensor
+    unfinished: Tensor
+    scores: Tensor
+    question_values: Mapping[str, Tensor] = field(default_factory=dict)
+    token_values: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def rollouts(self) -> int:
@@ -58,6 +68,7 @@ class RolloutBatch:
         """Only the rollouts where `keep` (R,) bool is true; groups left empty disappear."""
         spans = self.offsets.diff()
         token_keep = torch.repeat_interleave(keep, spans)
+        kept_tokens = torch.repeat_interleave(keep, self.lengths)
         kept_groups = torch.unique(self.groups[keep])
         renumber = torch.full((self.group_count,), -1, dtype=torch.int64)
         renumber[kept_groups] = torch.arange(len(kept_groups))
@@ -69,8 +80,15 @@ class RolloutBatch:
             groups=renumber[self.groups[keep]],
             votes=self.votes[keep],
             labels=self.labels[kept_groups],
-            logps=self.logps[torch.repeat_interleave(keep, self.lengths)],
+            logps=self.logps[kept_tokens],
             versions=self.versions[keep],
+            indices=self.indices[keep],
+            unfinished=self.unfinished[keep],
+            scores=self.scores[keep],
+            question_values={
+                name: values[kept_groups] for name, values in self.question_values.items()
+            },
+            token_values={name: values[kept_tokens] for name, values in self.token_values.items()},
         )
 
 
@@ -112,6 +130,9 @@ def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutB
         labels=torch.tensor(list(labels), dtype=torch.int64),
         logps=torch.tensor([value for r in rollouts for value in r.logps], dtype=torch.float32),
         versions=torch.tensor([r.version for r in rollouts], dtype=torch.int64),
+        indices=torch.tensor([r.index for r in rollouts], dtype=torch.int64),
+        unfinished=torch.tensor([r.finish == "length" for r in rollouts]),
+        scores=torch.full((len(rollouts),), torch.nan),
     )
 
 

@@ -1,0 +1,33 @@
+"""What a part may ask for beside the rollouts and their rewards."""
+
+from typing import Literal, get_args
+
+Need = Literal[
+    "score",
+    "greedy",
+    "critic",
+    "reference",
+    "guide",
+    "entropy",
+    "logits",
+    "minibatch",
+    "tracked",
+    "shortest",
+    "quantiles",
+    "moments",
+]
+"""Each says where the part then finds it.
+
+score: `RolloutBatch.scores`, what a verifier gave. greedy: `question_values["greedy"]`, the score of
+the greedy rollout. critic: `token_values["value"]`, and a value head that is trained. reference and
+guide: `token_values["reference"]` and ["guide"], log-probs under the policy before training and
+under `model.guide`. entropy: `token_values["entropy"]` of the policy's next-token distribution, in
+nats, when the step began. logits: `TokenBatch.logits`. minibatch: the objective sees all tokens of
+an optimiser step at once. tracked, shortest, quantiles and moments: `question_values` that a memory
+part keeps (see `optpo.memory`).
+"""
+
+MEMORIES: tuple[Need, ...] = ("tracked", "shortest", "quantiles", "moments")
+"""Needs that a memory part of the same name meets."""
+
+assert set(MEMORIES) <= set(get_args(Need))
