@@ -14,5 +14,5 @@ def test_the_loss_is_the_negative_log_prob():
     losses, metrics = objective(TokenBatch(logp, other, other))
     assert losses.tolist() == [0.5, 2.0, 0.1]
     assert metrics == {}
-    assert not objective.needs_reference
+    assert objective.needs == frozenset()
     assert torch.autograd.gradcheck(lambda some: objective(TokenBatch(some, other, other))[0], logp)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from optpo.errors import SettingsError
+from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.token_batch import TokenBatch
 
@@ -45,9 +46,9 @@ class ClippedObjective:
             raise SettingsError(problems)
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether log-probs of the reference policy are needed."""
-        return self.kl_coefficient > 0
+    def needs(self) -> frozenset[Need]:
+        """The reference, where the penalty counts."""
+        return frozenset({"reference"}) if self.kl_coefficient > 0 else frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.token_batch import TokenBatch
 
@@ -15,9 +16,9 @@ class SupervisedObjective:
     aggregate: Aggregate = "token-mean"
 
     @property
-    def needs_reference(self) -> bool:
-        """Never."""
-        return False
+    def needs(self) -> frozenset[Need]:
+        """Nothing."""
+        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,); no metrics."""
