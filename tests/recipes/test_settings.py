@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.advantages.gae import GaeAdvantage
-from optpo.advantages.group import GroupAdvantage
+from optpo.advantages.centred import CentredAdvantage
 from optpo.data import AnswerSettings
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
@@ -64,7 +64,7 @@ run_settings = st.builds(
     sample=st.builds(SampleSettings, stop=st.lists(text).map(tuple)),
     select=st.builds(DecidedSelection, limit=whole) | st.builds(AgreeingSelection),
     advantage=st.builds(GaeAdvantage, lam=st.floats(0, 1), whiten=st.booleans())
-    | st.builds(GroupAdvantage, centre=st.sampled_from(["mean", "leave-one-out"])),
+    | st.builds(CentredAdvantage, centre=st.sampled_from(["mean", "leave-one-out"])),
     objective=st.builds(ClippedObjective, kl_coefficient=positive) | st.builds(SupervisedObjective),
     update=st.builds(UpdateSettings, learning_rate=positive, epochs=whole),
     audit=st.floats(0, 1),

@@ -23,7 +23,7 @@ _SHIPPED = {
         "agreeing": "optpo.selection.decided:AgreeingSelection",
     },
     "advantage": {
-        "group": "optpo.advantages.group:GroupAdvantage",
+        "centred": "optpo.advantages.centred:CentredAdvantage",
         "gae": "optpo.advantages.gae:GaeAdvantage",
     },
     "objective": {

@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from optpo.advantages.group import GroupAdvantage
+from optpo.advantages.centred import CentredAdvantage
 from optpo.batch import RolloutBatch
 from optpo.data import DataSettings
 from optpo.errors import SettingsError
@@ -181,7 +181,7 @@ class RunSettings:
     sample: SampleSettings = field(default_factory=SampleSettings)
     reward: Reward = field(default_factory=MajorityReward)
     select: Selection = field(default_factory=DecidedSelection)
-    advantage: Advantage = field(default_factory=GroupAdvantage)
+    advantage: Advantage = field(default_factory=CentredAdvantage)
     objective: Objective = field(default_factory=ClippedObjective)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)

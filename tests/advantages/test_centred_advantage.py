@@ -6,14 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.advantages.group import GroupAdvantage
+from optpo.advantages.centred import CentredAdvantage
 from optpo.batch import pack
 from optpo.errors import SettingsError
 from optpo.rollout import Rollout
 
-GRPO = GroupAdvantage()
-DR_GRPO = GroupAdvantage(scale="none")
-RLOO = GroupAdvantage(centre="leave-one-out", scale="none")
+GRPO = CentredAdvantage()
+DR_GRPO = CentredAdvantage(scale="none")
+RLOO = CentredAdvantage(centre="leave-one-out", scale="none")
 
 # The dossier's reference set, section 1 (rewards and lengths; values from verl's own functions).
 ONE_GROUP = [1, 0, 0, 1, 1, 0, 0, 0]
@@ -72,7 +72,7 @@ ragged_rewards = st.lists(
 )
 def test_any_group_sizes_equal_a_loop(groups, centre, scale):
     """For groups of any size the advantages are what a loop over rollouts computes."""
-    found = GroupAdvantage(centre, scale).of_rollouts(
+    found = CentredAdvantage(centre, scale).of_rollouts(
         batch_of([len(group) for group in groups]),
         torch.tensor([reward for group in groups for reward in group], dtype=torch.float64),
     )
@@ -90,7 +90,7 @@ def test_any_group_sizes_equal_a_loop(groups, centre, scale):
     assert np.allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("advantage", [GRPO, DR_GRPO, RLOO, GroupAdvantage("leave-one-out")])
+@pytest.mark.parametrize("advantage", [GRPO, DR_GRPO, RLOO, CentredAdvantage("leave-one-out")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nothing_to_compare_is_zero(advantage, dtype):
     """A group of one, and a group whose rewards are all equal, have advantage 0."""
@@ -123,4 +123,4 @@ def test_every_token_gets_its_rollouts_advantage():
 def test_epsilon_must_be_positive(epsilon):
     """Without a positive epsilon equal rewards would divide nothing by nothing."""
     with pytest.raises(SettingsError, match="epsilon"):
-        GroupAdvantage(epsilon=epsilon)
+        CentredAdvantage(epsilon=epsilon)

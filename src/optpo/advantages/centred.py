@@ -11,7 +11,7 @@ from optpo.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class GroupAdvantage:
+class CentredAdvantage:
     """(reward - centre) / scale over a question's rollouts, the same for all tokens of a rollout.
 
     `centre` mean with `scale` std is GRPO (2402.03300, unbiased deviation plus `epsilon`, as in
