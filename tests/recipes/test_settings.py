@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.advantages.gae import GaeAdvantage
 from optpo.advantages.centred import CentredAdvantage
+from optpo.advantages.gae import GaeAdvantage
 from optpo.data import AnswerSettings
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
