@@ -1,0 +1,64 @@
+"""The policy gradient of the tokens whose distribution has not moved too far already."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from optpo.objectives.terms import OptionalTerms
+from optpo.objectives.token_batch import TokenBatch
+
+
+@dataclass(frozen=True)
+class DivergenceObjective(OptionalTerms):
+    """-sg(min(w, cap)) A logp where the policy may still move, else 0: DPPO (2602.04879).
+
+    A token is masked where its advantage pushes its probability on in the direction it has gone and
+    the divergence of "this token or another" from the behaviour policy is beyond `bound_high` (A > 0)
+    or `bound_low` (else): `divergence` "variation" is |p - p_old|, "kl" is KL(p_old || p). Unlike a
+    clipped ratio this lets a rare token's probability grow, and holds a frequent one's. The
+    paper bounds variation by 0.15 and kl by 0.05. The optional terms are those of `OptionalTerms`.
+    """
+
+    divergence: Literal["variation", "kl"] = "variation"
+    bound_low: float = 0.15
+    bound_high: float = 0.15
+    cap: float = 20.0
+
+    def _checks(self) -> dict[str, bool]:
+        return {
+            **super()._checks(),
+            f"bound_low is {self.bound_low}; it must be above 0": self.bound_low > 0,
+            f"bound_high is {self.bound_high}; it must be above 0": self.bound_high > 0,
+            f"cap is {self.cap}; it must be 1 or more": self.cap >= 1,
+        }
+
+    def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
+        logp = batch.logp.detach()
+        if self.divergence == "variation":
+            distance = (logp.exp() - batch.logp_old.exp()).abs()
+        else:
+            distance = binary_divergence(logp, batch.logp_old)
+        up = batch.advantages > 0
+        onwards = torch.where(up, logp > batch.logp_old, logp < batch.logp_old)
+        masked = onwards & (distance > torch.where(up, self.bound_high, self.bound_low))
+        weight = (logp - batch.logp_old).exp().clamp(max=self.cap) * ~masked
+        metrics = {
+            "kl_old": batch.logp_old - logp,
+            "mask_share": masked.float(),
+        }
+        return self.with_terms(-weight * batch.advantages * batch.logp, metrics, batch)
+
+
+def binary_divergence(logp: Tensor, logp_old: Tensor) -> Tensor:
+    """KL of "this token or another" under the old policy from the same under the new one, (C,).
+
+    The logarithm of "another" is log1p(-p), held at that of the smallest step below 1: a probability
+    that rounds to 1 leaves no other token, and the divergence stays finite.
+    """
+    smallest = torch.finfo(logp.dtype).eps
+    other = (-logp.expm1()).clamp(min=smallest)
+    other_old = (-logp_old.expm1()).clamp(min=smallest)
+    return logp_old.exp() * (logp_old - logp) + other_old * (other_old / other).log()
