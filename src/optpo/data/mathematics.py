@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from queue import LifoQueue
 from types import TracebackType
 
+from optpo.data.worker import Worker
 from optpo.errors import OptpoError, SettingsError
 
-_WORKER = Path(__file__).with_name("mathematics_worker.py")
-_SECONDS_TO_START = 120.0
+_JOB = Path(__file__).with_name("mathematics_worker.py")
 # The worker's own limit counts processor time, so that a busy machine does not change a verdict;
 # this many times as long on the clock is the limit if that fails.
 _CLOCK_FACTOR = 10.0
@@ -28,8 +23,7 @@ class MathVerifier:
 
     math-verify stops itself by a signal that works in the main thread only, and an answer like
     10^{10^{10}} burns its full time twice. So it runs in worker processes of this class, which
-    bring no torch and are killed and replaced when an answer takes too long. (They are started as
-    plain subprocesses: `multiprocessing` would run the caller's main script in them again.)
+    bring no torch and are killed and replaced when an answer takes too long.
 
     Answers that are words ("cat") are never mathematics here, because math-verify reads a product
     of letters and finds "cat" equal to "act". A percentage equals percentages only.
@@ -53,9 +47,9 @@ class MathVerifier:
         self.seconds = seconds
         self._known: dict[tuple[str, str], bool | None] = {}
         self._count = workers
-        self._idle: LifoQueue[_Worker] = LifoQueue()
+        self._idle: LifoQueue[Worker] = LifoQueue()
         for _ in range(workers):
-            self._idle.put(_Worker(seconds))
+            self._idle.put(Worker(_JOB, "math-verify"))
         self._closed = False
 
     def equal(self, a: str, b: str) -> bool | None:
@@ -76,7 +70,9 @@ class MathVerifier:
             try:
                 if self._closed:
                     raise OptpoError("this MathVerifier was closed while it compared")
-                self._known[a, b] = worker.equal(a, b)
+                self._known[a, b] = worker.ask(
+                    a, b, seconds=self.seconds, clock_seconds=self.seconds * _CLOCK_FACTOR
+                )
             finally:
                 self._idle.put(worker)
         return self._known[a, b]
@@ -100,70 +96,6 @@ class MathVerifier:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Worker:
-    """One process that compares one pair at a time: a JSON line in, a JSON line out."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.process: subprocess.Popen[str] | None = None
-
-    def equal(self, a: str, b: str) -> bool | None:
-        if self.process is None or self.process.poll() is not None:
-            self.start()
-        answer = self.ask(json.dumps([a, b]), self.seconds * _CLOCK_FACTOR)
-        if answer is None:
-            self.kill()
-            return None
-        result = json.loads(answer)
-        return result if isinstance(result, bool) else None
-
-    def start(self) -> None:
-        self.kill()
-        # -P keeps the folder of the script off the path, where our modules would be top-level ones.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER), str(self.seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        ready = self.ask("", _SECONDS_TO_START)
-        if ready is None or json.loads(ready) != "ready":
-            self.kill()
-            raise OptpoError(f"math-verify does not load in {sys.executable}: {ready}")
-
-    def ask(self, line: str, seconds: float) -> str | None:
-        """Send a line and return the answer, None if the process died or was killed for it."""
-        assert self.process is not None and self.process.stdin and self.process.stdout
-        timer = threading.Timer(seconds, self.process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            if line:
-                self.process.stdin.write(line + "\n")
-                self.process.stdin.flush()
-            return self.process.stdout.readline() or None
-        except OSError:
-            return None
-        except BaseException:
-            # Interrupted before its answer came: the next question must not read that one.
-            self.kill()
-            raise
-        finally:
-            timer.cancel()
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for pipe in (self.process.stdin, self.process.stdout):
-                if pipe:
-                    pipe.close()
-            self.process = None
 
 
 def _is_percentage(answer: str) -> bool:
