@@ -1,0 +1,74 @@
+"""Regression of each step's log-ratio onto its advantage."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optpo.batch import segment_mean, segment_sum
+from optpo.errors import SettingsError
+from optpo.needs import Need
+from optpo.objectives.aggregate import Aggregate
+from optpo.objectives.token_batch import TokenBatch
+
+
+@dataclass(frozen=True)
+class LogRatioRegressionObjective:
+    """(A / beta - ln(pi / pi_ref))^2 / 2 of each step: Direct-Advantage DAPO (2412.18279).
+
+    A step ends with the token `step_token` or with the rollout; -1: each token is a step, -2: each
+    rollout is one. Its advantage is the mean of its tokens'. The form of the loss is reconstructed:
+    the partition function is left out, as advantages are 0 on average under the reference. The loss
+    of a step is spread over its tokens, so that "sequence-mean-token-sum" is the mean over rollouts of
+    the sum over steps.
+    """
+
+    beta: float = 0.5
+    step_token: int = -1
+    aggregate: Aggregate = "sequence-mean-token-sum"
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"beta is {self.beta}; it must be above 0": self.beta > 0,
+            f"step_token is {self.step_token}; it must be a token, -1 (each token) or -2 (the "
+            "rollout)": self.step_token >= -2,
+        }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The reference, against which the ratio is taken."""
+        return frozenset({"reference"})
+
+    def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token losses (C,) and token metrics (C,) by name.
+
+        Raises ValueError without log-probs of the reference, or without tokens where steps end at one.
+        """
+        if batch.logp_ref is None:
+            raise ValueError("a log-ratio to the reference needs its log-probs")
+        steps = self._steps(batch)
+        count = int(steps.max()) + 1
+        ratios = segment_sum(batch.logp - batch.logp_ref, steps, count)
+        error = segment_mean(batch.advantages, steps, count) / self.beta - ratios
+        lengths = segment_sum(torch.ones_like(batch.logp), steps, count)
+        losses = (error.square() / 2 / lengths)[steps]
+        metrics = {
+            "log_ratio": (ratios / lengths).detach()[steps],
+            "regression_error": error.detach().abs()[steps],
+        }
+        return losses, metrics
+
+    def _steps(self, batch: TokenBatch) -> Tensor:
+        """The step each token belongs to, (C,) int64 from 0, each present."""
+        rollouts = batch.token_rollouts
+        if self.step_token == -1:
+            return torch.arange(len(rollouts), device=rollouts.device)
+        begins = torch.ones_like(rollouts, dtype=torch.bool)
+        begins[1:] = rollouts[1:] != rollouts[:-1]
+        if self.step_token >= 0:
+            if batch.tokens is None:
+                raise ValueError("steps that end at a token need the tokens")
+            begins[1:] |= batch.tokens[:-1] == self.step_token
+        return begins.long().cumsum(0) - 1
