@@ -7,20 +7,28 @@ from torch import Tensor
 
 from optpo.batch import RolloutBatch, segment_spread, segment_sum
 from optpo.errors import SettingsError
+from optpo.needs import Need
 
 
 @dataclass(frozen=True)
 class DecidedSelection:
-    """The first `limit` rollouts (0: all) of every decided question whose rewards differ.
+    """The first `limit` rollouts (0: all) of every question that has rewards, and different ones.
 
-    The limit takes the first by index, so that the choice does not depend on what was drawn. A
-    group whose kept rewards are all equal has no group-relative advantage: it costs no update.
+    That is a decided question where the reward is the majority's, and any other where a verifier
+    gives it (DAPO's dynamic sampling, 2503.14476, without its refill). The limit takes the first by
+    index, so that the choice does not depend on what was drawn. A group whose kept rewards are all
+    equal has no group-relative advantage: it costs no update.
     """
 
     limit: int = 0
 
     def __post_init__(self) -> None:
         _check(self.limit)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Nothing beside the rewards."""
+        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
@@ -37,6 +45,11 @@ class AgreeingSelection:
 
     def __post_init__(self) -> None:
         _check(self.limit)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Nothing beside the rewards."""
+        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
