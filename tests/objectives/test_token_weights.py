@@ -16,6 +16,8 @@ lengths_of_rollouts = st.lists(st.integers(1, 30), min_size=1, max_size=8).map(t
         ("token-mean", 1.6667),
         ("sequence-mean-token-sum", 5.0),
         ("sequence-mean-token-mean", 1.5),
+        ("constant-length", 1.25),
+        ("sum", 10.0),
     ],
 )
 def test_the_reference_sets_aggregations(aggregate, loss):
@@ -49,3 +51,19 @@ def test_equal_lengths_make_the_means_equal(length, rollouts):
     assert torch.allclose(
         token_weights(lengths, "token-mean"), token_weights(lengths, "sequence-mean-token-mean")
     )
+
+
+@given(lengths_of_rollouts, st.integers(1, 100))
+def test_a_constant_length_does_not_depend_on_the_batch(lengths, longest):
+    """Every token weighs 1 / (rollouts * longest), whatever the rollouts' lengths; without a longest
+    the batch's own is taken."""
+    constant = token_weights(lengths, "constant-length", longest)
+    assert torch.allclose(constant, torch.full_like(constant, 1 / (len(lengths) * longest)))
+    own = token_weights(lengths, "constant-length", int(lengths.max()))
+    assert torch.equal(token_weights(lengths, "constant-length"), own)
+
+
+@given(lengths_of_rollouts)
+def test_a_sum_weighs_every_token_1(lengths):
+    """An objective that aggregates itself is not aggregated again."""
+    assert token_weights(lengths, "sum").tolist() == [1.0] * int(lengths.sum())

@@ -1,0 +1,90 @@
+"""DPPO: which tokens keep their gradient."""
+
+import pytest
+import torch
+
+from optpo.errors import SettingsError
+from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.divergence import DivergenceObjective, binary_divergence
+from optpo.objectives.token_batch import TokenBatch
+from optpo.objectives.truncated import TruncatedObjective
+
+
+def double(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# The dossier's six tokens.
+OLD = double(0.010, 0.010, 0.900, 0.900, 0.500, 0.900)
+NEW = double(0.030, 0.002, 0.700, 0.980, 0.620, 0.740)
+
+
+def gradient(objective, sign, new=NEW, old=OLD):
+    logp = new.log().requires_grad_()
+    losses, _ = objective(TokenBatch(logp, old.log(), torch.full_like(new, sign)))
+    return torch.autograd.grad(losses.sum(), logp)[0]
+
+
+def test_the_binary_divergence():
+    """The dossier's numbers."""
+    expected = double(0.0092, 0.0081, 0.1163, 0.0843, 0.0297, 0.0806)
+    assert torch.allclose(binary_divergence(NEW.log(), OLD.log()), expected, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "sign", "masked"),
+    [
+        (DivergenceObjective(), 1.0, []),
+        (DivergenceObjective(divergence="kl", bound_low=0.05, bound_high=0.05), 1.0, [4]),
+        (DivergenceObjective(), -1.0, [3, 6]),
+        (DivergenceObjective(divergence="kl", bound_low=0.05, bound_high=0.05), -1.0, [3, 6]),
+        (ClippedObjective(clip_high=0.28), 1.0, [1]),
+        (ClippedObjective(clip_high=0.28), -1.0, [2, 3]),
+    ],
+)
+def test_which_tokens_keep_their_gradient(objective, sign, masked):
+    """The dossier's table; PPO clips the rare token and lets the frequent one through, DPPO the
+    reverse."""
+    silent = [place + 1 for place, slope in enumerate(gradient(objective, sign)) if slope == 0]
+    assert silent == masked
+
+
+def test_a_token_that_comes_back_is_not_masked():
+    """However far the policy has gone, a token pushed back towards the old one keeps its gradient
+    (an early prime-rl version masked it)."""
+    far = DivergenceObjective(bound_low=1e-6, bound_high=1e-6)
+    back = torch.where(NEW > OLD, -1.0, 1.0)
+    logp = NEW.log().requires_grad_()
+    losses, metrics = far(TokenBatch(logp, OLD.log(), back))
+    assert metrics["mask_share"].sum() == 0
+    assert bool((torch.autograd.grad(losses.sum(), logp)[0] != 0).all())
+    assert far(TokenBatch(logp, OLD.log(), -back))[1]["mask_share"].sum() == 6
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_limits(sign):
+    """Without a bound it is CISPO with the same cap and no lower clip; at the old policy its gradient
+    is PPO's."""
+    loose = DivergenceObjective(bound_low=2, bound_high=2, cap=1.5)
+    capped = TruncatedObjective(clip_high=0.5)
+    assert torch.allclose(gradient(loose, sign), gradient(capped, sign))
+    at_old = gradient(DivergenceObjective(), sign, new=OLD)
+    assert torch.allclose(at_old, gradient(ClippedObjective(), sign, new=OLD))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_certain_token_has_a_finite_divergence(dtype):
+    """Log-probs of exactly 0 leave nothing for other tokens: still a number."""
+    logp = torch.tensor([0.0, -1e-9, 0.0, -50.0], dtype=dtype)
+    logp_old = torch.tensor([0.0, 0.0, -1.0, 0.0], dtype=dtype)
+    divergence = binary_divergence(logp, logp_old)
+    assert bool(divergence.isfinite().all())
+    assert float(divergence[0]) == 0
+    assert float(divergence.min()) >= -1e-6
+
+
+@pytest.mark.parametrize("wrong", [{"bound_low": 0}, {"bound_high": -1}, {"cap": 0.5}])
+def test_settings_out_of_range_are_refused(wrong):
+    """Each setting names itself and its range."""
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        DivergenceObjective(**wrong)
