@@ -5,7 +5,7 @@ import torch
 from advantage_batches import batch_of, doubles
 
 from optpo.advantages.gae import GaeAdvantage
-from optpo.advantages.steps import StepAdvantage, completion_tokens
+from optpo.advantages.steps import StepAdvantage
 from optpo.errors import SettingsError
 
 NEWLINE = 9
@@ -48,12 +48,6 @@ def test_one_state_of_the_paper():
     values = doubles(0.59, 0, 0.9, 0.59, 0, 0.4, 0.59, 0, 0.1)
     found, _ = StepAdvantage(NEWLINE)(batch_of([3], tokens=tokens, value=values), doubles(1, 1, 0))
     assert torch.allclose(found[[0, 3, 6]], doubles(0.31, -0.19, -0.49))
-
-
-def test_completion_tokens_leave_prompts_out():
-    """Prompts of several lengths are skipped."""
-    batch = batch_of([1, 2], tokens=[[5, 6], [7], [8, 9, 10]])
-    assert completion_tokens(batch).tolist() == [5, 6, 7, 8, 9, 10]
 
 
 def test_settings():

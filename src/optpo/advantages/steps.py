@@ -42,15 +42,8 @@ class StepAdvantage:
         return (following - of_steps)[steps], rewards[batch.token_rollouts]
 
 
-def completion_tokens(batch: RolloutBatch) -> Tensor:
-    """The sampled tokens alone, (C,) int64."""
-    first = (batch.offsets[:-1] + batch.prompt_lengths)[batch.token_rollouts]
-    within = torch.arange(len(batch.logps)) - batch.completion_offsets[batch.token_rollouts]
-    return batch.tokens[first + within]
-
-
 def step_ends(batch: RolloutBatch, step_token: int | None) -> Tensor:
     """Which completion tokens end a step, (C,) bool: `step_token` (none: all), and each last one."""
-    tokens = completion_tokens(batch)
+    tokens = batch.completion_tokens
     ends = torch.ones_like(tokens, dtype=torch.bool) if step_token is None else tokens == step_token
     return ends.index_fill(0, batch.completion_offsets[1:] - 1, value=True)
