@@ -19,9 +19,9 @@ BATCHES = [[1.0, 2, 3, 4], [10.0, -2, 0, 4]]
 def two_steps(shape):
     """The dossier's two batches, shaped, and the moments after each."""
     memory, run, shaped, moments = MomentsMemory(), {}, [], []
-    for given in BATCHES:
+    for some in BATCHES:
         batch = with_lengths([[1, 1], [1, 1]], memory.recall([{}, {}], run))
-        rewards = torch.tensor(given)
+        rewards = torch.tensor(some)
         shaped.append(shape(batch, rewards).tolist())
         _, run = memory.remember([{}, {}], run, batch, rewards, [None] * 2)
         run = json.loads(json.dumps(run))
