@@ -64,6 +64,13 @@ class RolloutBatch:
         """Where each rollout begins among the completion tokens, (R + 1,) int64."""
         return torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)])
 
+    @property
+    def completion_tokens(self) -> Tensor:
+        """The completion tokens themselves, (C,) int64."""
+        spans = self.offsets.diff()
+        place = torch.arange(len(self.tokens)) - torch.repeat_interleave(self.offsets[:-1], spans)
+        return self.tokens[place >= torch.repeat_interleave(self.prompt_lengths, spans)]
+
     def select(self, keep: Tensor) -> "RolloutBatch":
         """Only the rollouts where `keep` (R,) bool is true; groups left empty disappear."""
         spans = self.offsets.diff()
@@ -138,7 +145,7 @@ def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutB
 
 def segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
     """Sum of `values` (N,) over each of `count` segments, (count,)."""
-    return torch.zeros(count, dtype=values.dtype).index_add(0, segments, values)
+    return values.new_zeros(count).index_add(0, segments, values)
 
 
 def segment_mean(values: Tensor, segments: Tensor, count: int) -> Tensor:
@@ -161,9 +168,7 @@ def segment_spread(values: Tensor, segments: Tensor, count: int) -> Tensor:
     Exactly 0 where all are equal, which a rounded standard deviation is not.
     """
     highest, lowest = (
-        torch.zeros(count, dtype=values.dtype).scatter_reduce(
-            0, segments, values, extreme, include_self=False
-        )
+        values.new_zeros(count).scatter_reduce(0, segments, values, extreme, include_self=False)
         for extreme in ("amax", "amin")
     )
     return highest - lowest

@@ -89,7 +89,7 @@ def test_gradients_equal_one_forward_a_rollout(models, tokenizer, ragged_batch, 
     for packed_together in (True, False):
         policy = Policy(copy.deepcopy(models[kind]), tokenizer, (2,))
         if packed_together:
-            logps, _ = policy.score(ragged_batch, torch.arange(ragged_batch.rollouts))
+            logps, *_ = policy.score(ragged_batch, torch.arange(ragged_batch.rollouts))
         else:
             logps, _ = scores_alone(policy, ragged_batch)
         (logps * weights).sum().backward()

@@ -10,7 +10,8 @@ from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.supervised import SupervisedObjective
 from optpo.training.policy import Policy
-from optpo.training.update import StepTargets, UpdateSettings, behaviour, make_optimizer, update
+from optpo.training.gradient import StepTargets
+from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
 
 AGGREGATES = ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
 
@@ -142,7 +143,7 @@ class Poisoned:
 
     where: str
     aggregate = "token-mean"
-    needs_reference = False
+    needs = frozenset()
 
     def __call__(self, batch):
         losses = -batch.logp
@@ -189,7 +190,7 @@ class Recorder:
     """The clipped objective, keeping what it was shown."""
 
     aggregate = "token-mean"
-    needs_reference = False
+    needs = frozenset()
 
     def __init__(self):
         self.seen = []

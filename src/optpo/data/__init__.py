@@ -5,6 +5,7 @@ from optpo.data.classes import AnswerClasses, same_answer
 from optpo.data.embedded_model import embedded_model_path
 from optpo.data.mathematics import MathVerifier
 from optpo.data.questions import ChatMessage, Question, load_questions
+from optpo.data.scorers import Scorer, ScoreSettings, open_scorer
 from optpo.data.settings import DataSettings
 
 __all__ = [
@@ -14,7 +15,10 @@ __all__ = [
     "DataSettings",
     "MathVerifier",
     "Question",
+    "ScoreSettings",
+    "Scorer",
     "embedded_model_path",
     "load_questions",
+    "open_scorer",
     "same_answer",
 ]

@@ -15,19 +15,66 @@ ENTRY_POINT_GROUP = "optpo.parts"
 """Where other packages name parts of theirs; its name is `stage.part`, as `select.decided`."""
 
 _SHIPPED = {
-    "prompts": {"uniform": "optpo.training.settings:UniformPrompts"},
+    "prompts": {
+        "uniform": "optpo.training.prompts:UniformPrompts",
+        "dynamic": "optpo.training.prompts:DynamicPrompts",
+        "prioritized": "optpo.training.prompts:PrioritizedPrompts",
+        "budgets": "optpo.training.prompts:BudgetedPrompts",
+    },
     "allocate": RULES,
-    "reward": {"majority": "optpo.rewards.majority:MajorityReward"},
+    "memory": {
+        "none": "optpo.memory.none:NoMemory",
+        "values": "optpo.memory.values:ValueMemory",
+        "shortest": "optpo.memory.shortest:ShortestMemory",
+        "quantiles": "optpo.memory.quantiles:QuantileMemory",
+        "moments": "optpo.memory.moments:MomentsMemory",
+    },
+    "reward": {
+        "majority": "optpo.rewards.majority:MajorityReward",
+        "verified": "optpo.rewards.verified:VerifiedReward",
+        "soft-share": "optpo.rewards.soft_share:SoftShareReward",
+        "leave-one-out": "optpo.rewards.leave_one_out:LeaveOneOutReward",
+        "selective": "optpo.rewards.selective:SelectiveReward",
+        "share-weights": "optpo.rewards.share_weights:ShareWeightReward",
+    },
+    "shape": {
+        "none": "optpo.shapes.none:NoShape",
+        "overlong": "optpo.shapes.overlong:OverlongShape",
+        "history": "optpo.shapes.history:HistoryShape",
+        "budget": "optpo.shapes.budget:BudgetShape",
+        "trigger": "optpo.shapes.trigger:TriggerShape",
+        "running": "optpo.shapes.running:RunningShape",
+    },
     "select": {
         "decided": "optpo.selection.decided:DecidedSelection",
         "agreeing": "optpo.selection.decided:AgreeingSelection",
+        "all": "optpo.selection.informative:AnySelection",
     },
     "advantage": {
         "centred": "optpo.advantages.centred:CentredAdvantage",
         "gae": "optpo.advantages.gae:GaeAdvantage",
+        "steps": "optpo.advantages.steps:StepAdvantage",
+        "bundled-risk": "optpo.advantages.bundled_risk:BundledRiskAdvantage",
+        "shared-affixes": "optpo.advantages.shared_affixes:SharedAffixesAdvantage",
+        "budgeted": "optpo.advantages.budgeted:BudgetedAdvantage",
+        "decoupled": "optpo.advantages.decoupled:DecoupledAdvantage",
+    },
+    "mask": {
+        "none": "optpo.masks.none:NoMask",
+        "decision": "optpo.masks.decision:DecisionMask",
     },
     "objective": {
         "clipped": "optpo.objectives.clipped:ClippedObjective",
+        "truncated": "optpo.objectives.truncated:TruncatedObjective",
+        "divergence": "optpo.objectives.divergence:DivergenceObjective",
+        "balanced": "optpo.objectives.balanced:BalancedObjective",
+        "heterogeneous": "optpo.objectives.heterogeneous:HeterogeneousObjective",
+        "pairwise": "optpo.objectives.pairwise:PairwiseObjective",
+        "discriminative": "optpo.objectives.discriminative:DiscriminativeObjective",
+        "one-token": "optpo.objectives.one_token:OneTokenObjective",
+        "log-ratio-regression": (
+            "optpo.objectives.log_ratio_regression:LogRatioRegressionObjective"
+        ),
         "supervised": "optpo.objectives.supervised:SupervisedObjective",
     },
 }

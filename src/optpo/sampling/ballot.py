@@ -32,7 +32,8 @@ class Ballot:
     """One question's vote.
 
     `prompt` is for engines that make tokens themselves. `error` says why the engine refused the
-    question; such a ballot ends without a decision.
+    question; such a ballot ends without a decision. `variants` are other ways of asking: the rollout
+    of index i is asked for by the variant of number i modulo how many there are.
     """
 
     prompt_id: str
@@ -47,6 +48,11 @@ class Ballot:
     waiting: dict[int, Completion] = field(default_factory=dict)
     prompt: Prompt | None = None
     error: str | None = None
+    variants: tuple[tuple[int, ...], ...] = ()
+
+    def prompt_of(self, index: int) -> tuple[int, ...]:
+        """The tokens that the rollout of this index is asked for by."""
+        return self.variants[index % len(self.variants)] if self.variants else self.prompt_tokens
 
     @property
     def tokens(self) -> int:
@@ -113,7 +119,7 @@ def count_vote(ballot: Ballot, index: int, rule: StoppingRule, reader: Reader) -
             prompt_id=ballot.prompt_id,
             index=index,
             version=completion.version,
-            prompt_tokens=ballot.prompt_tokens,
+            prompt_tokens=ballot.prompt_of(index),
             tokens=completion.tokens,
             logps=completion.logps,
             finish=completion.finish,

@@ -147,7 +147,8 @@ def submit_next(engine: Engine, ballot: Ballot, seed: int, version: int, purpose
     index = ballot.launched
     stream = stream_seed(seed, version, ballot.prompt_id, index, purpose)
     ballot.launched = index + 1
-    request = Request(ballot.prompt_id, ballot.prompt_tokens, index, stream, ballot.prompt)
+    tokens = ballot.prompt_of(index)
+    request = Request(ballot.prompt_id, tokens, index, stream, ballot.prompt)
     return engine.submit(request)
 
 

@@ -56,8 +56,12 @@ class Voter:
         self,
         prompts: Mapping[str, tuple[int, ...]],
         carried: Mapping[str, Mapping[str, float]] | None = None,
+        variants: Mapping[str, tuple[tuple[int, ...], ...]] | None = None,
     ) -> list[Ballot]:
-        """A ballot a question, empty but for the votes by answer that are carried over."""
+        """A ballot a question, empty but for the votes by answer that are carried over.
+
+        `variants` are the ways of asking that its rollouts take in turn, where there are several.
+        """
         ballots = []
         for name, tokens in prompts.items():
             classes = AnswerClasses(self.answers, self.verifier)
@@ -65,7 +69,9 @@ class Voter:
             for answer, count in (carried or {}).get(name, {}).items():
                 number = classes.classify(answer)
                 votes[number] = votes.get(number, 0.0) + count
-            ballots.append(Ballot(name, tokens, classes, Tally(carried=tuple(votes.values()))))
+            tally = Tally(carried=tuple(votes.values()))
+            ways = (variants or {}).get(name, ())
+            ballots.append(Ballot(name, tokens, classes, tally, variants=ways))
         return ballots
 
     def text_ballots(self, prompts: Mapping[str, Prompt]) -> list[Ballot]:
@@ -85,6 +91,7 @@ class Voter:
             Tally(ballot.tally.votes, ballot.tally.weights),
             list(ballot.rollouts),
             prompt=ballot.prompt,
+            variants=ballot.variants,
         )
 
     def vote(

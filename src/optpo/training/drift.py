@@ -9,6 +9,7 @@ from torch import Tensor
 from optpo.batch import pack, segment_mean
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
+from optpo.training.distributed import ALONE, Processes
 from optpo.training.policy import Policy
 
 PROBE_TOKENS = 256
@@ -24,7 +25,7 @@ class Probe:
 
 
 def take_probes(
-    policy: Policy, ballots: Sequence[Ballot], count: int
+    policy: Policy, ballots: Sequence[Ballot], count: int, processes: Processes = ALONE
 ) -> dict[str, tuple[Probe, ...]]:
     """The first `count` rollouts of each question, scored by the policy as it is now.
 
@@ -40,7 +41,7 @@ def take_probes(
         ]
         for ballot in ballots
     ]
-    scores = iter(_scores(policy, groups).tolist())
+    scores = iter(_scores(policy, groups, processes).tolist())
     return {
         ballot.prompt_id: tuple(
             Probe(rollout.tokens, tuple(next(scores) for _ in rollout.tokens)) for rollout in group
@@ -53,6 +54,7 @@ def drifts(
     policy: Policy,
     prompts: Mapping[str, tuple[int, ...]],
     probes: Mapping[str, Sequence[Probe]],
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Mean absolute change in log-prob, nats a token, over each question's probes.
 
@@ -71,10 +73,10 @@ def drifts(
     then = torch.tensor([logp for some in stored.values() for p in some for logp in p.logps])
     sizes = torch.tensor([sum(len(probe.tokens) for probe in some) for some in stored.values()])
     questions = torch.repeat_interleave(torch.arange(len(stored)), sizes)
-    changes = (_scores(policy, groups) - then).abs()
+    changes = (_scores(policy, groups, processes) - then).abs()
     means = segment_mean(changes, questions, len(stored))
     return dict(zip(stored, means.tolist(), strict=True))
 
 
-def _scores(policy: Policy, groups: Sequence[Sequence[Rollout]]) -> Tensor:
-    return policy.score_all(pack(groups, [-1] * len(groups)))[0]
+def _scores(policy: Policy, groups: Sequence[Sequence[Rollout]], processes: Processes) -> Tensor:
+    return policy.score_all(pack(groups, [-1] * len(groups)), processes)[0]

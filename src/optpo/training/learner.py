@@ -1,24 +1,39 @@
 """The last stages of a step: from the votes it took to the policy it has moved."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch, pack
-from optpo.data import Question
+from optpo.batch import RolloutBatch
+from optpo.data import Question, Scorer
+from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
+from optpo.training.drift import Probe, drifts, take_probes
+from optpo.training.gradient import StepTargets
+from optpo.training.judge import judge, judge_apart
 from optpo.training.policy import Policy
-from optpo.training.reference import reference_logps
+from optpo.training.prompt_state import PromptStore
+from optpo.training.reference import guide_logps, reference_logps
 from optpo.training.sampler import Sampled
 from optpo.training.schedule import learning_rate_factor
 from optpo.training.settings import RunSettings
-from optpo.training.step_rows import metrics_row, rollout_rows, slot_figures, verdict_rows
-from optpo.training.update import StepTargets, behaviour, make_optimizer, update
+from optpo.training.step_rows import (
+    kept_figures,
+    metrics_row,
+    rollout_rows,
+    slot_figures,
+    verdict_rows,
+)
+from optpo.training.update import behaviour, make_optimizer, update
+from optpo.training.visits import Visit
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class StepRows:
 
 
 class Learner:
-    """A policy that learns from votes, with its optimiser."""
+    """A policy that learns from votes or scores, with its optimiser."""
 
     def __init__(
         self,
@@ -40,50 +55,115 @@ class Learner:
         voter: Voter,
         questions: Mapping[str, Question],
         processes: Processes = ALONE,
+        scorer: Scorer | None = None,
     ) -> None:
         self.settings, self.policy, self.voter = settings, policy, voter
-        self.questions, self.processes = questions, processes
+        self.questions, self.processes, self.scorer = questions, processes, scorer
         self.optimizer = make_optimizer(policy, settings.update)
         self.reference = reference_logps(settings, policy, processes)
+        self.guide = guide_logps(settings, policy, processes)
 
-    def learn(self, sampled: Sampled, flips: Sequence[bool | None]) -> StepRows:
-        """Reward, select, advantage, objective and update.
+    def learn(self, sampled: Sampled, flips: Sequence[bool | None], store: PromptStore) -> StepRows:
+        """Reward, select, advantage, objective and update; then note what the memory part keeps.
 
         `flips` say of each visit whether its label changed. Raises RuntimeError if a rollout is of
         an older policy than `overlap` allows.
         """
         settings, began = self.settings, time.monotonic()
         visits, ballots = sampled.visits, sampled.ballots
-        batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
-        rewards = settings.reward(batch)
-        keep = settings.select(batch, rewards)
-        row = metrics_row(self.voter, visits, self.questions, batch, rewards, keep, flips)
+        entropies = partial(self.policy.entropies, processes=self.processes)
+        batch, rewards = judged = judge(
+            settings.reward,
+            self.scorer,
+            ballots,
+            entropies if "entropy" in settings.needs else None,
+        )
+        row = metrics_row(self.voter, visits, self.questions, judged, flips)
+        batch = replace(
+            batch,
+            question_values=self._question_values(visits, store),
+            token_values={**batch.token_values, "earlier": _earlier(visits, batch)},
+        )
+        shaped = settings.shape(batch, rewards)
+        keep = settings.select(batch, shaped)
+        row |= kept_figures(batch, keep)
         row["questions_rested"] = len(sampled.scheduled) - len(visits)
         row["tokens_prefill"] = sampled.tokens_prefill
+        row["tokens_baseline"] = sampled.tokens_greedy
         row |= slot_figures(sampled.occupancies)
         row |= self._staleness(batch)
+        # Where a verifier rewards, labels are only reported, and may change or be missing.
+        votes_count = not settings.learns_from_gold
         row["guards"] = settings.guards.alarms(
-            row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]
+            row["questions"],
+            row["entropy"],
+            row["label_flip_rate"] if votes_count else None,
+            row["undecided_share"] if votes_count else 0.0,
         )
         if row["guards"]:
             keep = torch.zeros_like(keep)
-            row |= {"rollouts_kept": 0, "tokens_kept": 0, "tokens_untrained": row["tokens"]}
+            row |= kept_figures(batch, keep)
         advantages = torch.full((batch.rollouts,), torch.nan)
         if keep.any():
-            metrics, advantages[keep] = self._update(batch.select(keep), rewards[keep])
+            metrics, advantages[keep] = self._update(batch.select(keep), shaped[keep], sampled.step)
             row |= metrics | {"sampling_gap": max(sampled.gap, metrics["sampling_gap"])}
             if skipped := int(metrics["skipped_updates"]):
                 row["guards"].append(
                     f"{skipped} of {settings.update.epochs * settings.update.minibatches} optimiser "
                     "steps skipped: loss or gradient was not finite"
                 )
+        self._remember(ballots, batch, rewards, store)
         row["seconds_update"] = time.monotonic() - began
         rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]
         return StepRows(
             {"step": sampled.step, "version": self.policy.version, **row},
             verdict_rows(sampled.step, self.voter, visits, self.questions),
-            rollout_rows(rollouts, keep, rewards, advantages),
+            rollout_rows(rollouts, keep, shaped, advantages),
         )
+
+    def begin_memory(self, ballots: Sequence[Ballot], store: PromptStore) -> None:
+        """Let the memory part begin with what rollouts before the first step were worth."""
+        given = judge(self.settings.reward, self.scorer, ballots).rewards.tolist()
+        sizes = [len(ballot.rollouts) for ballot in ballots]
+        ends = [*accumulate(sizes)]
+        for ballot, size, end in zip(ballots, sizes, ends, strict=True):
+            of_question = [value for value in given[end - size : end] if not math.isnan(value)]
+            store.note(ballot.prompt_id, self.settings.memory.begin(of_question))
+
+    def _question_values(self, visits: Sequence[Visit], store: PromptStore) -> dict[str, Tensor]:
+        """What is known of each question beside its rollouts of this step."""
+        past = [store[visit.ballot.prompt_id].notes for visit in visits]
+        values = self.settings.memory.recall(past, store.notes)
+        greedy = [visit.greedy for visit in visits if visit.greedy is not None]
+        if greedy:
+            ballots = [visit.ballot for visit in visits]
+            apart = judge_apart(self.settings.reward, self.scorer, ballots, greedy)
+            values = {**values, "greedy": apart}
+        return values
+
+    def _remember(
+        self,
+        ballots: Sequence[Ballot],
+        batch: RolloutBatch,
+        rewards: Tensor,
+        store: PromptStore,
+    ) -> None:
+        """Note what this step's rewards say of each question, by the policy as it now is."""
+        memory = self.settings.memory
+        names = [ballot.prompt_id for ballot in ballots]
+        past = [store[name].notes for name in names]
+        moved: dict[str, float] = {}
+        probes: dict[str, tuple[Probe, ...]] = {}
+        if memory.forgets:
+            prompts = {ballot.prompt_id: ballot.prompt_tokens for ballot in ballots}
+            before = {name: store[name].trajectories for name in names}
+            moved = drifts(self.policy, prompts, before, self.processes)
+            probes = take_probes(self.policy, ballots, 1, self.processes)
+        kept, store.notes = memory.remember(
+            past, store.notes, batch, rewards, [moved.get(name) for name in names]
+        )
+        for name, notes in zip(names, kept, strict=True):
+            store.note(name, notes, probes.get(name, ()))
 
     def _staleness(self, batch: RolloutBatch) -> dict[str, float]:
         """By how many optimiser steps the policy is ahead of the one that sampled."""
@@ -99,17 +179,35 @@ class Learner:
             )
         return {"staleness_mean": mean, "staleness_max": most}
 
-    def _update(self, batch: RolloutBatch, rewards: Tensor) -> tuple[dict[str, float], Tensor]:
+    def _update(
+        self, batch: RolloutBatch, rewards: Tensor, step: int
+    ) -> tuple[dict[str, float], Tensor]:
         """Move the policy by the rollouts kept; returns metrics, and mean advantages a rollout."""
         settings = self.settings
         logp_old, values = behaviour(self.policy, settings.update, batch, self.processes)
-        advantages, returns = settings.advantage(batch, rewards, values)
+        measured = {
+            "value": values,
+            "reference": self.reference(batch) if self.reference else None,
+            "guide": self.guide(batch) if self.guide else None,
+        }
+        given = {name: column for name, column in measured.items() if column is not None}
+        seen = replace(
+            batch,
+            logps=batch.logps if logp_old is None else logp_old,
+            token_values={**batch.token_values, **given},
+        )
+        advantages, returns = settings.advantage(seen, rewards)
+        untaught = ~settings.mask(seen) | (batch.token_values["earlier"] > 0)
+        advantages = advantages.masked_fill(untaught, 0)
         targets = StepTargets(
             advantages=advantages,
             logp_old=logp_old,
-            logp_ref=self.reference(batch) if self.reference else None,
+            logp_ref=measured["reference"],
             values_old=values,
             returns=returns,
+            entropies=batch.token_values.get("entropy"),
+            longest=settings.sample.max_new_tokens,
+            critic_only=step <= settings.update.critic_warmup,
         )
         total = settings.steps * settings.update.epochs * settings.update.minibatches
         metrics = update(
@@ -124,3 +222,13 @@ class Learner:
         )
         sums = torch.zeros(batch.rollouts).index_add(0, batch.token_rollouts, advantages)
         return metrics, sums / batch.lengths
+
+
+def _earlier(visits: Sequence[Visit], batch: RolloutBatch) -> Tensor:
+    """1 for tokens that were sampled at an earlier step, else 0, (C,) float32."""
+    counts = torch.tensor(
+        [count for v in visits for count in v.earlier or (0,) * len(v.ballot.rollouts)]
+    )
+    rollouts = batch.token_rollouts
+    place = torch.arange(len(rollouts)) - batch.completion_offsets[:-1][rollouts]
+    return (place < counts[rollouts]).float()

@@ -28,6 +28,7 @@ class Ledger:
     tokens_kept: int = 0
     tokens_cancelled: int = 0
     tokens_prefill: int = 0
+    tokens_baseline: int = 0
     questions_rested: int = 0
     votes_carried: float = 0.0
     tokens_evaluation: int = 0
@@ -49,8 +50,8 @@ class Ledger:
 
     @property
     def tokens_spent(self) -> int:
-        """Tokens sampled to vote and train, cancelled ones among them."""
-        return self.tokens + self.tokens_cancelled
+        """Tokens sampled to vote, to compare with and to train, cancelled ones among them."""
+        return self.tokens + self.tokens_cancelled + self.tokens_baseline
 
     def add_step(self, row: Mapping[str, Any]) -> None:
         """Count a step by its metrics row."""
@@ -59,7 +60,7 @@ class Ledger:
             "tokens_cancelled", "tokens_audit", "fixed_budget_tokens", "labels_judged",
             "labels_right", "zero_variance_groups", "questions_rested", "votes_carried",
             "seconds_sampling", "seconds_update", "slot_seconds", "slot_seconds_idle",
-            "tokens_prefill",
+            "tokens_prefill", "tokens_baseline",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + row[name])
         self.steps_trained += row["loss"] is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from optpo.data import open_scorer
 from optpo.errors import RunStoppedError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.distributed import join_processes
@@ -28,6 +29,7 @@ from optpo.training.questions import (
     prompt_tokens,
     question_rows,
     questions_of_run,
+    with_suffix,
 )
 from optpo.training.run_directory import RunDirectory
 from optpo.training.sampler import Sampler
@@ -91,7 +93,7 @@ class _Run:
             for some in (questions, unseen)
         )
         check_training(self.policy, list(self.prompts.values()))
-        if settings.advantage.needs_critic:
+        if "critic" in settings.needs:
             self.policy.add_value_head()
         self.whole = self.policy
         if settings.update.sharding == "full":
@@ -100,16 +102,54 @@ class _Run:
         # With overlap other processes are the sampler's; accuracy is measured in this one.
         here = replace(settings, engine=EngineSettings()) if settings.overlap else settings
         self.voter = stack.enter_context(open_voter(self.whole, here, asked))
-        self.learner = Learner(settings, self.policy, self.voter, self.questions, self.processes)
+        scorer = None
+        if settings.learns_from_gold:
+            verifier = self.voter.verifier
+            scorer = open_scorer(settings.score, self.questions, data.answers, verifier)
+        self.learner = Learner(
+            settings, self.policy, self.voter, self.questions, self.processes, scorer
+        )
         sampling, voter = self.whole, self.voter
         if settings.overlap:
             sampling = self.whole.copy()
             voter = stack.enter_context(open_voter(sampling, settings, asked))
-        self.sampler = Sampler(settings, sampling, voter, self.prompts, self.processes)
+        if settings.window:
+            short = replace(settings, sample=replace(sample, max_new_tokens=settings.window))
+            voter = stack.enter_context(open_voter(sampling, short, asked))
+        greedy = None
+        if "greedy" in settings.needs:
+            likeliest = replace(settings, sample=replace(sample, temperature=0.0))
+            greedy = stack.enter_context(open_voter(sampling, likeliest, asked))
+        self.sampler = Sampler(
+            settings,
+            sampling,
+            voter,
+            self.prompts,
+            self.processes,
+            scorer,
+            greedy,
+            self._variants(),
+        )
         self.ahead = stack.enter_context(Ahead(self.sampler, self._progress))
         self.ledger = Ledger()
         self.step = self.saved = 0
         self.stop_asked = stack.enter_context(stop_on_signal(view.guard))
+
+    def _variants(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """The ways of asking that a question's rollouts take in turn; none where there is one."""
+        settings, found = self.settings, []
+        for suffix in settings.prompts.suffixes:
+            asked = [with_suffix(question, suffix) for question in self.questions.values()]
+            found.append(
+                prompt_tokens(
+                    self.policy,
+                    asked,
+                    settings.model,
+                    settings.data,
+                    settings.sample.max_new_tokens,
+                )
+            )
+        return {name: tuple(tokens[name] for tokens in found) for name in self.prompts if found}
 
     def to_the_end(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or from the start."""
@@ -122,6 +162,7 @@ class _Run:
             self.directory.replace(QUESTIONS, question_rows(self.questions.values()))
             self.directory.replace(UNSEEN, question_rows(self.unseen.values()))
             self._timed(self._evaluate)
+            self._timed(self._begin_memory)
             self._save()
         else:
             self.step = self.saved = checkpoint.step
@@ -133,7 +174,7 @@ class _Run:
             for row in self.directory.rows("metrics.jsonl"):
                 self.view.step(row)
         self._show_weights()
-        self.sampler.voter.update_weights(self.sampler.policy.version)
+        self.sampler.update_engines()
         while not self._at_the_end:
             self._stop_if_asked()
             self.step += 1
@@ -156,6 +197,13 @@ class _Run:
         self.directory.write("summary.json", summary)
         return summary
 
+    def _begin_memory(self) -> None:
+        """Sample what the memory part wants to begin with."""
+        if count := self.settings.memory.initial_rollouts:
+            ballots = self.sampler.first_rollouts(count, self._progress)
+            self.ledger.tokens_baseline += sum(ballot.tokens for ballot in ballots)
+            self.learner.begin_memory(ballots, self.sampler.store)
+
     def _one_step(self) -> None:
         """Sample and learn, and write down what was done."""
         began = time.monotonic()
@@ -166,7 +214,7 @@ class _Run:
             self.sampler.take_weights(self.whole)
             if self.step < self.settings.steps and not self.stop_asked():
                 self.ahead.begin(self.step + 1)
-        rows = self.learner.learn(sampled, flips)
+        rows = self.learner.learn(sampled, flips, self.sampler.store)
         self._show_weights()
         row = rows.metrics
         row["seconds_sampling"] = min(waited, sampled.seconds)
@@ -183,6 +231,8 @@ class _Run:
         """Evaluate and sample by what was learnt."""
         self.whole.take_weights(self.policy)
         self.voter.update_weights(self.whole.version)
+        if not self.settings.overlap:
+            self.sampler.update_engines(all_but=self.voter)
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         self.view.progress(stage, done, total, "questions")

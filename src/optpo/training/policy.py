@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,14 @@ from optpo.batch import RolloutBatch
 from optpo.training.distributed import ALONE, Processes, whole
 from optpo.training.packed_attention import packed
 from optpo.training.run_directory import replace_folder
+
+
+class Scored(NamedTuple):
+    """A forward pass, a row a completion token: (C,), (C,) where there is a critic, and (C, V)."""
+
+    logps: Tensor
+    values: Tensor | None
+    logits: Tensor
 
 
 @dataclass
@@ -112,11 +120,11 @@ class Policy:
             return nullcontext()
         return torch.autocast(self.model.device.type, dtype=self.autocast)
 
-    def score(self, batch: RolloutBatch, rollouts: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Log-probs (and values where there is a critic) of these rollouts' completion tokens.
+    def score(self, batch: RolloutBatch, rollouts: Tensor) -> Scored:
+        """Log-probs, values and logits at these rollouts' completion tokens.
 
         `rollouts` (K,) int64, numbers within the batch; results are float32 on the CPU's side of
-        autograd, end to end in the order of `rollouts`. Temperature as at sampling.
+        autograd, end to end in the order of `rollouts`. Logits are over the sampling temperature.
         """
         device = self.model.device
         spans = batch.offsets.diff()[rollouts]
@@ -143,9 +151,9 @@ class Policy:
         chosen = logits.gather(-1, tokens[targets, None].to(device))[:, 0]
         logps = chosen - logits.logsumexp(-1)
         if self.value_head is None:
-            return logps, None
+            return Scored(logps, None, logits)
         hidden = output.hidden_states[-1][0, (targets - 1).to(device)].float()
-        return logps, self.value_head(hidden)[:, 0]
+        return Scored(logps, self.value_head(hidden)[:, 0], logits)
 
     @torch.no_grad()
     def score_all(
@@ -160,7 +168,7 @@ class Policy:
         values = torch.zeros(int(offsets[-1])) if self.value_head is not None else None
         passes = list(self.passes(batch, torch.arange(batch.rollouts)))
         for rollouts, counts in processes.equal_share(passes):
-            piece, piece_values = self.score(batch, rollouts)
+            piece, piece_values, _ = self.score(batch, rollouts)
             if not counts:
                 continue
             places = completion_places(batch, rollouts)
@@ -171,6 +179,19 @@ class Policy:
             if scores is not None:
                 processes.sum(scores)
         return logps, values
+
+    @torch.no_grad()
+    def entropies(self, batch: RolloutBatch, processes: Processes = ALONE) -> Tensor:
+        """Entropy (nats) of what each completion token was drawn from, (C,) on the CPU."""
+        entropies = torch.zeros(int(batch.lengths.sum()))
+        passes = list(self.passes(batch, torch.arange(batch.rollouts)))
+        for rollouts, counts in processes.equal_share(passes):
+            logps = self.score(batch, rollouts).logits.log_softmax(-1)
+            if counts:
+                piece = -(logps.exp() * logps).sum(-1)
+                entropies[completion_places(batch, rollouts)] = piece.cpu()
+        processes.sum(entropies)
+        return entropies
 
     def passes(self, batch: RolloutBatch, rollouts: Tensor) -> Iterator[Tensor]:
         """Cut rollouts into forward passes of at most `pass_tokens` tokens (or one rollout).

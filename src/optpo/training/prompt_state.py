@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from optpo.training.drift import Probe
+from optpo.training.windows import Partial
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class PromptState:
         probes: rollouts of the last visit, to measure how far the policy has moved since.
         rest: visits that it was last sent to rest for.
         rest_left: those of them that are still to come.
+        notes: what the memory part knows of its rewards.
+        trajectories: rollouts of the last visit, as the policy that learnt from them scores them.
     """
 
     visits: int = 0
@@ -30,13 +33,19 @@ class PromptState:
     probes: tuple[Probe, ...] = ()
     rest: int = 0
     rest_left: int = 0
+    notes: Mapping[str, float] = field(default_factory=dict)
+    trajectories: tuple[Probe, ...] = ()
 
 
 class PromptStore:
-    """Prompt states by question id."""
+    """Prompt states by question id; beside them, what the memory part notes of the run as a whole, and
+    the rollouts that go on at the next step.
+    """
 
     def __init__(self, states: Mapping[str, PromptState] | None = None) -> None:
         self._states = dict(states or {})
+        self.notes: dict[str, float] = {}
+        self.partials: list[Partial] = []
 
     def __getitem__(self, prompt_id: str) -> PromptState:
         return self._states.get(prompt_id, PromptState())
@@ -64,6 +73,14 @@ class PromptStore:
             self[prompt_id], votes=dict(votes), probes=probes, rest=rest, rest_left=rest
         )
 
+    def note(
+        self, prompt_id: str, notes: Mapping[str, float], trajectories: tuple[Probe, ...] = ()
+    ) -> None:
+        """Keep what the memory part knows of a question, and how far the policy was by then."""
+        self._states[prompt_id] = replace(
+            self[prompt_id], notes=dict(notes), trajectories=trajectories
+        )
+
     def awake(self, prompt_ids: Sequence[str]) -> list[str]:
         """Those of a step's questions that do not rest.
 
@@ -78,18 +95,29 @@ class PromptStore:
                 self._states[name] = replace(self[name], rest_left=rest_left - 1)
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """A JSON object by question id."""
-        return {name: asdict(state) for name, state in self._states.items()}
+        """A JSON object."""
+        questions = {name: asdict(state) for name, state in self._states.items()}
+        partials = [asdict(partial) for partial in self.partials]
+        return {"questions": questions, "notes": self.notes, "partials": partials}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> "PromptStore":
         """The store that `to_json` wrote."""
-        return cls(
+        probed = ("probes", "trajectories")
+        store = cls(
             {
-                name: PromptState(**{**state, "probes": tuple(map(_probe, state["probes"]))})
-                for name, state in data.items()
+                name: PromptState(
+                    **{**state, **{key: tuple(map(_probe, state[key])) for key in probed}}
+                )
+                for name, state in data["questions"].items()
             }
         )
+        store.notes = dict(data["notes"])
+        store.partials = [
+            Partial(**{**value, "tokens": tuple(value["tokens"]), "logps": tuple(value["logps"])})
+            for value in data["partials"]
+        ]
+        return store
 
 
 def _probe(value: Mapping[str, Any]) -> Probe:
@@ -106,15 +134,16 @@ def questions_of_step(
     """
     size = min(questions_per_step or len(prompt_ids), len(prompt_ids))
     epoch, place = divmod(step - 1, math.ceil(len(prompt_ids) / size))
-    order = sorted(prompt_ids, key=lambda name: _rank(seed, epoch, name))
+    order = sorted(prompt_ids, key=lambda name: rank(seed, epoch, name))
     return order[place * size : (place + 1) * size]
 
 
 def is_audited(prompt_id: str, share: float, seed: int, step: int) -> bool:
     """Whether a question's vote is taken on to the cap in this step; true for `share` of them."""
-    return _rank(seed, -step, prompt_id) < share * 2**64
+    return rank(seed, -step, prompt_id) < share * 2**64
 
 
-def _rank(seed: int, epoch: int, prompt_id: str) -> int:
+def rank(seed: int, epoch: int, prompt_id: str) -> int:
+    """A 64-bit number that depends on nothing else, to put questions in an order drawn anew."""
     text = f"{seed}\0{epoch}\0{prompt_id}".encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

@@ -1,6 +1,7 @@
 """The questions of a run, and the tokens a policy is asked with."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optpo.data import DataSettings, Question, load_questions
@@ -32,7 +33,7 @@ def question_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
     for question in questions:
         prompt = question.prompt
         text = prompt if isinstance(prompt, str) else [vars(message) for message in prompt]
-        yield {"id": question.id, "prompt": text, "gold": question.gold}
+        yield {"id": question.id, "prompt": text, "gold": question.gold, **getattr(question, "columns", {})}
 
 
 def prompt_tokens(
@@ -64,6 +65,15 @@ def prompt_tokens(
             fits = f"\nAll fit with --set sample.max_new_tokens={room} or less" if room > 0 else ""
             raise ModelError("\n".join(problems[:5]) + more + fits)
     return tokens
+
+
+def with_suffix(question: Question, suffix: str) -> Question:
+    """The same question, with a text behind its prompt, or behind the last message of it."""
+    prompt = question.prompt
+    if isinstance(prompt, str):
+        return replace(question, prompt=prompt + suffix)
+    *before, last = prompt
+    return replace(question, prompt=(*before, replace(last, content=last.content + suffix)))
 
 
 def _too_long(name: str, length: int, max_new_tokens: int, context: int) -> str:

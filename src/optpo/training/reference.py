@@ -1,6 +1,7 @@
-"""The policy as it was before adaptation, for objectives that hold the policy near it."""
+"""Models that stay as they are: the policy as it was before training, and a guide."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,17 +10,17 @@ from optpo.batch import RolloutBatch
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.loading import load_policy
 from optpo.training.policy import Policy
-from optpo.training.settings import RunSettings
+from optpo.training.settings import LoraSettings, ModelSettings, RunSettings
 
 
 def reference_logps(
     settings: RunSettings, policy: Policy, processes: Processes = ALONE
 ) -> Callable[[RolloutBatch], Tensor] | None:
-    """A function that gives the reference's log-probs (C,); none where the objective asks for none.
+    """A function that gives the reference's log-probs (C,); none where no part asks for them.
 
     An adapted model is its own reference with the adapters off; otherwise the model is loaded again.
     """
-    if not settings.objective.needs_reference:
+    if "reference" not in settings.needs:
         return None
     if settings.model.lora.rank > 0:
         adapted: Any = policy.model
@@ -29,5 +30,23 @@ def reference_logps(
                 return policy.score_all(batch, processes)[0]
 
         return without_adapter
-    first = load_policy(settings.model, settings.sample.temperature, policy.pass_tokens)
-    return lambda batch: first.score_all(batch, processes)[0]
+    return _scores_of(settings.model, settings, policy, processes)
+
+
+def guide_logps(
+    settings: RunSettings, policy: Policy, processes: Processes = ALONE
+) -> Callable[[RolloutBatch], Tensor] | None:
+    """A function that gives the log-probs (C,) of `model.guide`; none where no part asks for them."""
+    if "guide" not in settings.needs:
+        return None
+    return _scores_of(
+        replace(settings.model, name=settings.model.guide), settings, policy, processes
+    )
+
+
+def _scores_of(
+    model: ModelSettings, settings: RunSettings, policy: Policy, processes: Processes
+) -> Callable[[RolloutBatch], Tensor]:
+    plain = replace(model, lora=LoraSettings())
+    loaded = load_policy(plain, settings.sample.temperature, policy.pass_tokens)
+    return lambda batch: loaded.score_all(batch, processes)[0]

@@ -1,21 +1,26 @@
 """The first stages of a step: which questions it asks, and the votes it takes on them."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from optpo.batch import pack
+from optpo.data import Scorer
+from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import drifts, take_probes
 from optpo.training.evaluation import adopted
+from optpo.training.judge import judge
 from optpo.training.policy import Policy
-from optpo.training.prompt_state import PromptStore, is_audited, questions_of_step
+from optpo.training.prompt_state import PromptStore, is_audited
 from optpo.training.settings import RunSettings
 from optpo.training.visits import Visit, carried_votes, remember_visit
+from optpo.training.windows import Partial, sample_window
 from optpo.voting import FixedRule
 
 Progress = Callable[[str, int, int], None]
@@ -30,7 +35,7 @@ class Sampled:
     the vote, without the audits; `occupancies` say how full each process's engine was then.
     `tokens_prefill` are prompt tokens that were computed. `gap` is the largest difference in nats
     between a log-prob that the engine recorded and the sampling policy's own, where those took its
-    place.
+    place. `partials` are rollouts that go on at the next step.
     """
 
     step: int
@@ -40,15 +45,25 @@ class Sampled:
     occupancies: tuple[Occupancy, ...]
     tokens_prefill: int
     gap: float = 0.0
+    partials: tuple[Partial, ...] = ()
 
     @property
     def ballots(self) -> list[Ballot]:
         """The vote of each visit."""
         return [visit.ballot for visit in self.visits]
 
+    @property
+    def tokens_greedy(self) -> int:
+        """Tokens of the greedy rollouts."""
+        return sum(len(visit.greedy.tokens) for visit in self.visits if visit.greedy is not None)
+
 
 class Sampler:
-    """A policy that is asked, and what it remembers of each question."""
+    """A policy that is asked, and what it remembers of each question.
+
+    `greedy` is a voter that draws the likeliest token, where a part asks for that. `variants` are
+    the ways of asking that a question's rollouts take in turn, where there are several.
+    """
 
     def __init__(
         self,
@@ -57,31 +72,75 @@ class Sampler:
         voter: Voter,
         prompts: Mapping[str, tuple[int, ...]],
         processes: Processes = ALONE,
+        scorer: Scorer | None = None,
+        greedy: Voter | None = None,
+        variants: Mapping[str, tuple[tuple[int, ...], ...]] | None = None,
     ) -> None:
         self.settings, self.policy, self.voter = settings, policy, voter
         self.prompts, self.processes = prompts, processes
+        self.scorer, self.greedy, self.variants = scorer, greedy, variants
         self.store = PromptStore()
 
     def take_weights(self, policy: Policy) -> None:
         """Sample from now on with the weights of this policy."""
         self.policy.take_weights(policy)
-        self.voter.update_weights(self.policy.version)
+        self.update_engines()
+
+    def update_engines(self, all_but: Voter | None = None) -> None:
+        """Let the engines have the weights of the policy that samples; not one that has them."""
+        for voter in (self.voter, self.greedy):
+            if voter is not None and voter is not all_but:
+                voter.update_weights(self.policy.version)
 
     def sample(self, step: int, progress: Progress) -> Sampled:
         """Ask this process's share of a step's questions, and audit some votes.
 
         Reads the store, but leaves it as it is; calls no other process.
         """
+        if self.settings.window:
+            return self._sample_window(step)
         settings, began = self.settings, time.monotonic()
         prefilled = self.voter.engine.prefill_tokens
-        scheduled = questions_of_step(
-            list(self.prompts), settings.prompts.questions_per_step, settings.seed, step
+        scheduled: list[str] = []
+        visits: list[Visit] = []
+        occupancies: list[Occupancy] = []
+        for _ in range(1 + settings.prompts.most_refills):
+            chosen = settings.prompts.choose(
+                list(self.prompts), self.store, settings.seed, step, scheduled
+            )
+            scheduled += chosen
+            names = self.processes.share(self.store.awake(chosen))
+            if names:
+                asked, occupancy = self._ask(step, names, progress)
+                visits += asked
+                occupancies.append(occupancy)
+            if self._informative(visits) * self.processes.world >= len(chosen):
+                break
+        # With overlap the policy that trains will be another one: it cannot score them itself.
+        ballots = [visit.ballot for visit in visits]
+        gap = _score_anew(self.policy, ballots) if settings.overlap else 0.0
+        seconds = time.monotonic() - began
+        audits = self._audit(step, ballots, progress)
+        return Sampled(
+            step,
+            tuple(scheduled),
+            tuple(replace(visit, audit=audits.get(visit.ballot.prompt_id)) for visit in visits),
+            seconds,
+            tuple(occupancies),
+            self.voter.engine.prefill_tokens - prefilled,
+            gap,
         )
-        names = self.processes.share(self.store.awake(scheduled))
+
+    def _ask(
+        self, step: int, names: Sequence[str], progress: Progress
+    ) -> tuple[list[Visit], Occupancy]:
+        """Visit these questions."""
+        settings, tracker = self.settings, self.settings.tracker
         probes = {name: self.store[name].probes for name in names}
         moved = drifts(self.policy, self.prompts, probes)
-        carried = carried_votes(self.store, settings.tracker, moved)
-        ballots = self.voter.ballots({name: self.prompts[name] for name in names}, carried)
+        carried = carried_votes(self.store, tracker, moved)
+        asked = {name: self.prompts[name] for name in names}
+        ballots = self.voter.ballots(asked, carried, self.variants)
         occupancy = self.voter.vote(
             ballots,
             settings.allocate,
@@ -91,31 +150,94 @@ class Sampler:
             weight=settings.vote_weight,
             schedule=settings.schedule,
         )
-        tracker = settings.tracker
         left = take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
-        # With overlap the policy that trains will be another one: it cannot score them itself.
-        gap = _score_anew(self.policy, ballots) if settings.overlap else 0.0
-        seconds = time.monotonic() - began
-        audits = self._audit(step, ballots, progress)
+        greedy = self._greedily(step, names)
         visits = [
             Visit(
                 ballot,
                 carried=carried.get(ballot.prompt_id, {}),
                 drift=moved.get(ballot.prompt_id),
                 probes=left.get(ballot.prompt_id, ()),
-                audit=audits.get(ballot.prompt_id),
+                greedy=greedy.get(ballot.prompt_id),
+            )
+            for ballot in ballots
+        ]
+        return visits, occupancy
+
+    def _sample_window(self, step: int) -> Sampled:
+        """Go on with the rollouts that are not at their end, and begin new ones in free places.
+
+        There are as many places as the step's questions have rollouts, so the batch stays as large.
+        """
+        settings, began = self.settings, time.monotonic()
+        prefilled = self.voter.engine.prefill_tokens
+        rows, old = settings.allocate.cap, self.store.partials
+        busy = {partial.prompt_id for partial in old}
+        chosen = settings.prompts.choose(
+            list(self.prompts), self.store, settings.seed, step, sorted(busy)
+        )
+        free = [name for name in chosen if name not in busy]
+        room = (len(chosen) * rows - len(old)) // rows
+        new = [Partial(name, index) for name in free[: max(room, 0)] for index in range(rows)]
+        ballots, left = sample_window(
+            self.voter,
+            self.prompts,
+            [*old, *new],
+            longest=settings.sample.max_new_tokens,
+            seed=settings.seed,
+            purpose=f"train {step}",
+        )
+        before = {(partial.prompt_id, partial.index): len(partial.tokens) for partial in old}
+        visits = [
+            Visit(
+                ballot,
+                earlier=tuple(
+                    before.get((ballot.prompt_id, rollout.index), 0) for rollout in ballot.rollouts
+                ),
             )
             for ballot in ballots
         ]
         return Sampled(
             step,
-            tuple(scheduled),
+            tuple(ballot.prompt_id for ballot in ballots),
             tuple(visits),
-            seconds,
-            (occupancy,),
+            time.monotonic() - began,
+            (),
             self.voter.engine.prefill_tokens - prefilled,
-            gap,
+            partials=tuple(left),
         )
+
+    def _informative(self, visits: Sequence[Visit]) -> float:
+        """How many of these questions have rewards that differ; endless where nobody asks."""
+        if self.settings.prompts.most_refills == 0 or not visits:
+            return math.inf
+        ballots = [visit.ballot for visit in visits]
+        measured = self.policy.entropies if "entropy" in self.settings.reward.needs else None
+        judged = judge(self.settings.reward, self.scorer, ballots, measured)
+        return int(judged.informative.sum())
+
+    def _greedily(self, step: int, names: Sequence[str]) -> dict[str, Rollout]:
+        """A rollout of the likeliest tokens a question, where a part asks for that."""
+        if self.greedy is None:
+            return {}
+        ballots = self.greedy.ballots({name: self.prompts[name] for name in names})
+        self.greedy.vote(
+            ballots, FixedRule(votes=1), seed=self.settings.seed, purpose=f"greedy {step}"
+        )
+        return {ballot.prompt_id: ballot.rollouts[0] for ballot in ballots}
+
+    def first_rollouts(self, count: int, progress: Progress) -> list[Ballot]:
+        """So many rollouts of every question before the first step, to begin the memory with."""
+        names = self.processes.share(list(self.prompts))
+        ballots = self.voter.ballots({name: self.prompts[name] for name in names})
+        self.voter.vote(
+            ballots,
+            FixedRule(votes=count),
+            seed=self.settings.seed,
+            purpose="memory",
+            on_verdict=lambda done, total: progress("first values", done, total),
+        )
+        return [adopted(self.voter, ballot) for ballot in self.processes.gather(ballots)]
 
     def gather(self, own: Sampled) -> Sampled:
         """The step as all processes sampled it; its seconds and gap are the largest of theirs."""
@@ -141,6 +263,7 @@ class Sampler:
     def remember(self, sampled: Sampled) -> list[bool | None]:
         """Record a step's visits; whether each question's label changed, none if there was none."""
         self.store.rest(sampled.scheduled)
+        self.store.partials = list(sampled.partials)
         return [
             remember_visit(self.store, self.settings.tracker, visit) for visit in sampled.visits
         ]

@@ -1,54 +1,28 @@
 """A run's settings: one part a stage, and what surrounds the stages."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
-
-from torch import Tensor
+from typing import Literal
 
 from optpo.advantages.centred import CentredAdvantage
-from optpo.batch import RolloutBatch
-from optpo.data import DataSettings
+from optpo.data import DataSettings, ScoreSettings
 from optpo.errors import SettingsError
+from optpo.masks.none import NoMask
+from optpo.memory.none import NoMemory
+from optpo.memory.protocol import Memory
+from optpo.needs import MEMORIES, Need
 from optpo.objectives.clipped import ClippedObjective
 from optpo.rewards.majority import MajorityReward
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.scheduler import Schedule, schedule_problems
 from optpo.sampling.weights import VoteWeight, weight_problems
 from optpo.selection.decided import DecidedSelection
+from optpo.shapes.none import NoShape
+from optpo.training.gradient import Objective
 from optpo.training.guards import GuardSettings
-from optpo.training.update import Objective, UpdateSettings
-from optpo.voting import OptpoRule, StoppingRule, VoteTracker
-
-
-class Reward(Protocol):
-    """What a rollout is worth."""
-
-    def __call__(self, batch: RolloutBatch) -> Tensor:
-        """Rewards (R,) float32; not a number where there is none."""
-        ...
-
-
-class Selection(Protocol):
-    """Which rollouts are trained on."""
-
-    def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
-        """Keep mask (R,) bool."""
-        ...
-
-
-class Advantage(Protocol):
-    """How much better than expected each token's rollout was."""
-
-    @property
-    def needs_critic(self) -> bool:
-        """Whether the values of a critic are needed."""
-        ...
-
-    def __call__(
-        self, batch: RolloutBatch, rewards: Tensor, values: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Advantages, and the critic's targets where there is one, (C,) each."""
-        ...
+from optpo.training.prompts import PrioritizedPrompts, Prompts, UniformPrompts
+from optpo.training.stages import Advantage, Mask, Reward, Selection, Shape
+from optpo.training.update import UpdateSettings
+from optpo.voting import FixedRule, OptpoRule, StoppingRule, VoteTracker
 
 
 @dataclass(frozen=True)
@@ -77,9 +51,12 @@ class ModelSettings:
 
     `precision` auto computes in bfloat16 where the accelerator has it, else in float32.
     `chat` auto wraps a plain prompt as a user's message where the tokenizer has a chat template.
+    `guide` is a second model of the same tokens, where a part asks for its log-probs (RTO: one that
+    was trained on preferences).
     """
 
     name: str | None = None
+    guide: str | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     chat: Literal["auto", "always", "never"] = "auto"
@@ -112,19 +89,6 @@ class EngineSettings:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-
-@dataclass(frozen=True)
-class UniformPrompts:
-    """Every question once an epoch, in an order drawn anew each epoch; 0 a step means all."""
-
-    questions_per_step: int = 0
-
-    def __post_init__(self) -> None:
-        if self.questions_per_step < 0:
-            raise SettingsError(
-                [f"questions_per_step is {self.questions_per_step}; it must be 0 (all) or more"]
-            )
 
 
 @dataclass(frozen=True)
@@ -165,6 +129,9 @@ class RunSettings:
     that learns from them, and the objective sets it against the log-probs of the one that sampled.
     It costs memory for one more copy of the weights that are trained and for a second key-value
     cache, a scoring pass a step, and pays where two forwards at once are faster than two in turn.
+
+    `window` tokens of every rollout are sampled a step (0: whole rollouts); what is not at its end is
+    trained on as far as it has come and goes on at the next step, by the policy of then.
     """
 
     recipe: str = "optpo"
@@ -173,21 +140,26 @@ class RunSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
-    prompts: UniformPrompts = field(default_factory=UniformPrompts)
+    prompts: Prompts = field(default_factory=UniformPrompts)
     allocate: StoppingRule = field(default_factory=OptpoRule)
     vote_weight: VoteWeight = "equal"
     schedule: Schedule = "waves"
     tracker: VoteTracker = field(default_factory=VoteTracker)
     sample: SampleSettings = field(default_factory=SampleSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    memory: Memory = field(default_factory=NoMemory)
     reward: Reward = field(default_factory=MajorityReward)
+    shape: Shape = field(default_factory=NoShape)
     select: Selection = field(default_factory=DecidedSelection)
     advantage: Advantage = field(default_factory=CentredAdvantage)
+    mask: Mask = field(default_factory=NoMask)
     objective: Objective = field(default_factory=ClippedObjective)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     audit: float = 0.05
     overlap: Literal[0, 1] = 0
+    window: int = 0
     checkpoint_every: int = 1
     trackers: tuple[str, ...] = ()
 
@@ -203,9 +175,41 @@ class RunSettings:
             f"votes: {self.allocate.refuses.get('carried')}": (
                 self.tracker.most_kept == 0 or "carried" not in self.allocate.refuses
             ),
+            f"window is {self.window}; it must be 0 (off) or divide sample.max_new_tokens": (
+                self.window == 0
+                or (self.window > 0 and self.sample.max_new_tokens % self.window == 0)
+            ),
+            "window needs allocate.part fixed, prompts without refills or budgets, a tracker that "
+            "keeps nothing, and overlap 0": self.window == 0
+            or (
+                isinstance(self.allocate, FixedRule)
+                and self.overlap == self.tracker.most_kept == self.prompts.most_refills == 0
+                and not self.prompts.suffixes
+            ),
+            "prompts are drawn by what the update before has left, so overlap must be 0": (
+                self.overlap == 0 or not isinstance(self.prompts, PrioritizedPrompts)
+            ),
+            "the advantage or the objective asks for a guide; name it by model.guide": (
+                self.model.guide is not None or "guide" not in self.needs
+            ),
         }
         problems = [problem for problem, holds in checks.items() if not holds]
+        problems += [
+            f"a part asks for {name!r}, which the memory part does not give; one that does is needed"
+            for name in MEMORIES
+            if name in self.needs - self.memory.gives
+        ]
         problems += weight_problems(self.vote_weight, self.allocate)
         problems += schedule_problems(self.schedule)
         if problems:
             raise SettingsError(problems)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """All that its parts ask for."""
+        return self.reward.needs | self.shape.needs | self.advantage.needs | self.objective.needs
+
+    @property
+    def learns_from_gold(self) -> bool:
+        """Whether rewards come from a verifier, where else votes decide them."""
+        return "score" in self.reward.needs

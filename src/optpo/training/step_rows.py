@@ -4,14 +4,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch, segment_spread
+from optpo.batch import RolloutBatch
 from optpo.data import Question
 from optpo.rollout import Rollout
 from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter, verdict_of
 from optpo.training.evaluation import accuracy
+from optpo.training.judge import Judged
 from optpo.training.ledger import fixed_budget_tokens
 from optpo.training.visits import Visit
 
@@ -23,37 +25,34 @@ def metrics_row(
     voter: Voter,
     visits: Sequence[Visit],
     questions: Mapping[str, Question],
-    batch: RolloutBatch,
-    rewards: Tensor,
-    keep: Tensor,
+    judged: Judged,
     flips: Sequence[bool | None],
 ) -> dict[str, Any]:
-    """What a step was before its update; gold is read here, to report, and nowhere else in it."""
+    """What a step was before its update."""
+    batch, rewards = judged
     ballots = [visit.ballot for visit in visits]
     reached = accuracy(voter, ballots, questions)
-    judged = [
+    right = [
         voter.correct(ballot.label, gold)
         for ballot in ballots
         if ballot.label is not None and (gold := questions[ballot.prompt_id].gold) is not None
     ]
     kinds = [verdict_of(ballot).kind for ballot in ballots]
     known_flips = [flip for flip in flips if flip is not None]
-    tokens, kept = int(batch.lengths.sum()), int(batch.lengths[keep].sum())
-    rewarded = ~rewards.isnan()
-    spread = segment_spread(rewards[rewarded], batch.groups[rewarded], batch.group_count)
+    tokens = int(batch.lengths.sum())
+    given = ~rewards.isnan()
+    rewarded = torch.zeros(batch.group_count, dtype=torch.bool)
+    rewarded[batch.groups[given]] = True
     drifts = [visit.drift for visit in visits if visit.drift is not None]
     return {
         "accuracy": None if reached is None else reached.mean,
-        "label_accuracy": sum(judged) / len(judged) if judged else None,
-        "labels_judged": len(judged),
-        "labels_right": sum(judged),
+        "label_accuracy": sum(right) / len(right) if right else None,
+        "labels_judged": len(right),
+        "labels_right": sum(right),
         "questions": len(ballots),
         "rollouts": batch.rollouts,
-        "rollouts_kept": int(keep.sum()),
         "rollouts_cancelled": sum(ballot.cancelled_rollouts for ballot in ballots),
         "tokens": tokens,
-        "tokens_kept": kept,
-        "tokens_untrained": tokens - kept,
         "tokens_cancelled": sum(ballot.cancelled_tokens for ballot in ballots),
         "tokens_audit": sum(
             visit.audit.tokens - visit.ballot.tokens for visit in visits if visit.audit is not None
@@ -65,12 +64,23 @@ def metrics_row(
         "mean_length": tokens / batch.rollouts,
         # The mean of -log p over what was sampled estimates the entropy a token.
         "entropy": float(-batch.logps.double().mean()),
-        "zero_variance_groups": int(((spread == 0) & (batch.labels >= 0)).sum()),
+        "reward": float(rewards[given].mean()) if given.any() else None,
+        "zero_variance_groups": int((rewarded & ~judged.informative).sum()),
         "label_flip_rate": sum(known_flips) / len(known_flips) if known_flips else None,
         "loss": None,
         "gradient_norm": None,
         "votes_carried": sum(sum(visit.carried.values()) for visit in visits),
         "drift": sum(drifts) / len(drifts) if drifts else None,
+    }
+
+
+def kept_figures(batch: RolloutBatch, keep: Tensor) -> dict[str, int]:
+    """How much of a step is trained on."""
+    tokens, kept = int(batch.lengths.sum()), int(batch.lengths[keep].sum())
+    return {
+        "rollouts_kept": int(keep.sum()),
+        "tokens_kept": kept,
+        "tokens_untrained": tokens - kept,
     }
 
 

@@ -46,6 +46,7 @@ def summarise(
         "tokens_kept": ledger.tokens_kept,
         "tokens_cancelled": ledger.tokens_cancelled,
         "tokens_prefill": ledger.tokens_prefill,
+        "tokens_baseline": ledger.tokens_baseline,
         "tokens_evaluation": ledger.tokens_evaluation,
         "tokens_audit": ledger.tokens_audit,
         "fixed_budget_tokens": ledger.fixed_budget_tokens,

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch
 from optpo.errors import SettingsError
-from optpo.objectives.aggregate import Aggregate, token_weights
-from optpo.objectives.token_batch import TokenBatch
-from optpo.training.distributed import ALONE, Processes, whole
-from optpo.training.policy import Policy, completion_places
+from optpo.objectives.ratio import mean_ratio_deviation
+from optpo.training.distributed import ALONE, Processes
+from optpo.training.gradient import Objective, StepTargets, accumulate
+from optpo.training.policy import Policy
 
 
 @dataclass(frozen=True)
 class UpdateSettings:
     """How the gradient is made and applied.
 
-    A step passes `epochs` times over its rollouts, each time in `minibatches` optimiser steps.
+    A step passes `epochs` times over its rollouts, each time in `minibatches` optimiser steps; fewer
+    times where the mean of |ratio - 1| over its tokens has come to exceed `most_deviation` (0: never;
+    ESPO, 2202.00079). In the first `critic_warmup` steps only the critic learns.
     `pass_tokens` bounds the tokens of one forward pass: memory, not results in exact arithmetic.
     `warmup` optimiser steps raise the learning rate from 0; `decay` cosine lowers it towards 0 at
     the last.
@@ -35,6 +37,8 @@ class UpdateSettings:
     gradient_clip: float = 1.0
     epochs: int = 1
     minibatches: int = 1
+    most_deviation: float = 0.0
+    critic_warmup: int = 0
     pass_tokens: int = 2048
     warmup: int = 0
     decay: Literal["none", "cosine"] = "none"
@@ -50,6 +54,10 @@ class UpdateSettings:
             f"gradient_clip is {self.gradient_clip}; it must be above 0": self.gradient_clip > 0,
             f"epochs is {self.epochs}; it must be 1 or more": self.epochs >= 1,
             f"minibatches is {self.minibatches}; it must be 1 or more": self.minibatches >= 1,
+            f"most_deviation is {self.most_deviation}; it must be 0 (off) or more": (
+                self.most_deviation >= 0
+            ),
+            f"critic_warmup is {self.critic_warmup}; it must be 0 or more": self.critic_warmup >= 0,
             f"pass_tokens is {self.pass_tokens}; it must be 1 or more": self.pass_tokens >= 1,
             f"warmup is {self.warmup}; it must be 0 or more": self.warmup >= 0,
             f"sharding is {self.sharding!r}; it must be 'none' or 'full'": (
@@ -58,24 +66,6 @@ class UpdateSettings:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-
-class Objective(Protocol):
-    """A loss a token, and how token losses are weighted."""
-
-    @property
-    def aggregate(self) -> Aggregate:
-        """How token losses become one number."""
-        ...
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the reference policy's log-probs are needed."""
-        ...
-
-    def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Token losses and token metrics, (C,) each."""
-        ...
 
 
 def make_optimizer(policy: Policy, settings: UpdateSettings) -> torch.optim.AdamW:
@@ -91,20 +81,6 @@ def make_optimizer(policy: Policy, settings: UpdateSettings) -> torch.optim.Adam
         [{**group, "base_lr": group["lr"]} for group in groups if group["params"]],
         weight_decay=settings.weight_decay,
     )
-
-
-@dataclass(frozen=True)
-class StepTargets:
-    """What stays fixed during a step, (C,) float32 each; see `TokenBatch` for their meaning.
-
-    `logp_old` none: the behaviour policy is the policy itself at its only pass over the batch.
-    """
-
-    advantages: Tensor
-    logp_old: Tensor | None = None
-    logp_ref: Tensor | None = None
-    values_old: Tensor | None = None
-    returns: Tensor | None = None
 
 
 def behaviour(
@@ -147,10 +123,13 @@ def update(
     the policy's own: rounding, unless an engine is wrong.
     """
     sums: dict[str, float] = {}
-    sampling_gap, skipped, steps = 0.0, 0, 0
+    sampling_gap, skipped, steps, epochs = 0.0, 0, 0, 0
     for epoch in range(settings.epochs):
+        if epoch and _strayed(policy, settings, batch, targets, processes):
+            break
+        epochs += 1
         for rollouts in _minibatches(batch, settings, policy.version, epoch):
-            metrics, gradient_norm, gap = _accumulate(
+            metrics, gradient_norm, gap = accumulate(
                 policy, objective, batch, targets, rollouts, processes
             )
             sampling_gap = max(sampling_gap, gap)
@@ -172,7 +151,22 @@ def update(
                 skipped += 1
             optimizer.zero_grad(set_to_none=True)
     means = {name: value / steps for name, value in sums.items()}
-    return {**means, "sampling_gap": sampling_gap, "skipped_updates": skipped}
+    return {**means, "sampling_gap": sampling_gap, "skipped_updates": skipped, "epochs": epochs}
+
+
+def _strayed(
+    policy: Policy,
+    settings: UpdateSettings,
+    batch: RolloutBatch,
+    targets: StepTargets,
+    processes: Processes,
+) -> bool:
+    """Whether the policy is too far from the one that sampled to learn more from its rollouts."""
+    if settings.most_deviation == 0:
+        return False
+    assert targets.logp_old is not None
+    logp, _ = policy.score_all(batch, processes)
+    return mean_ratio_deviation(logp, targets.logp_old) > settings.most_deviation
 
 
 def _minibatches(
@@ -184,66 +178,3 @@ def _minibatches(
     generator = torch.Generator().manual_seed(version * 1009 + epoch)
     order = torch.randperm(batch.rollouts, generator=generator)
     return [piece for piece in order.tensor_split(settings.minibatches) if len(piece)]
-
-
-def _accumulate(
-    policy: Policy,
-    objective: Objective,
-    batch: RolloutBatch,
-    targets: StepTargets,
-    rollouts: Tensor,
-    processes: Processes,
-) -> tuple[dict[str, float], Tensor, float]:
-    """Gradient of the aggregated loss over these rollouts, pass by pass, on all processes.
-
-    Returns its metrics, its norm and the sampling gap.
-    """
-    weights = torch.zeros(int(batch.lengths.sum()))
-    weights[completion_places(batch, rollouts)] = token_weights(
-        batch.lengths[rollouts], objective.aggregate
-    )
-    count = int(batch.lengths[rollouts].sum())
-    fresh = (batch.versions == policy.version)[batch.token_rollouts]
-    own, gaps = {"loss": 0.0}, [0.0]
-    for piece, counts in processes.equal_share(list(policy.passes(batch, rollouts))):
-        places = completion_places(batch, piece)
-        logp, values = policy.score(batch, piece)
-        device = logp.device
-        losses, extra = objective(_at(targets, places, logp, values))
-        loss = (losses * (weights[places] * counts).to(device)).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if not counts:
-            continue
-        own["loss"] += float(loss.detach())
-        gaps += (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]].tolist()
-        for name, value in extra.items():
-            own[name] = own.get(name, 0.0) + float(value.sum()) / count
-    parameters = policy.trainable().values()
-    processes.sum_gradients(parameters)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    metrics: dict[str, float] = {}
-    shares = processes.gather([(own, max(gaps))])
-    for share, _ in shares:
-        for name, sum_of_share in share.items():
-            metrics[name] = metrics.get(name, 0.0) + sum_of_share
-    return metrics, whole(norm), max(gap for _, gap in shares)
-
-
-def _at(targets: StepTargets, places: Tensor, logp: Tensor, values: Tensor | None) -> TokenBatch:
-    """The fixed quantities at these completion tokens, beside the ones that carry gradients."""
-
-    def take(fixed: Tensor | None) -> Tensor | None:
-        return None if fixed is None else fixed[places].to(logp.device)
-
-    logp_old = take(targets.logp_old)
-    advantages = take(targets.advantages)
-    assert advantages is not None
-    return TokenBatch(
-        logp=logp,
-        logp_old=logp.detach() if logp_old is None else logp_old,
-        advantages=advantages,
-        logp_ref=take(targets.logp_ref),
-        values=values,
-        values_old=take(targets.values_old),
-        returns=take(targets.returns),
-    )

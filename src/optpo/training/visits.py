@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
 from optpo.training.drift import Probe
 from optpo.training.prompt_state import PromptStore
@@ -19,6 +20,8 @@ class Visit:
         drift: how far the policy has moved on it since the last visit, nats a token, where known.
         probes: rollouts to measure that by at the next visit.
         audit: its vote taken on to the cap, where it was.
+        greedy: the rollout of the likeliest tokens, where a part asks for it.
+        earlier: of each of its rollouts, how many tokens were sampled at earlier steps; none: of none.
     """
 
     ballot: Ballot
@@ -26,6 +29,8 @@ class Visit:
     drift: float | None = None
     probes: tuple[Probe, ...] = ()
     audit: Ballot | None = None
+    greedy: Rollout | None = None
+    earlier: tuple[int, ...] = ()
 
 
 def carried_votes(

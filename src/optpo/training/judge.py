@@ -1,0 +1,65 @@
+"""From the rollouts of a step to what they are worth."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from optpo.batch import RolloutBatch, pack, segment_spread
+from optpo.data import Scorer
+from optpo.rollout import Rollout
+from optpo.sampling.ballot import Ballot
+from optpo.training.stages import Reward
+
+
+class Judged(NamedTuple):
+    """A step's rollouts end to end, with the reward of each, (R,): not a number where it has none."""
+
+    batch: RolloutBatch
+    rewards: Tensor
+
+    @property
+    def informative(self) -> Tensor:
+        """Questions whose rewards differ, (G,) bool."""
+        given = ~self.rewards.isnan()
+        batch = self.batch
+        return segment_spread(self.rewards[given], batch.groups[given], batch.group_count) > 0
+
+
+def judge(
+    reward: Reward,
+    scorer: Scorer | None,
+    ballots: Sequence[Ballot],
+    entropies: Callable[[RolloutBatch], Tensor] | None = None,
+) -> Judged:
+    """Score the rollouts where a verifier is asked for, measure entropies where asked, and reward."""
+    batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
+    if entropies is not None:
+        batch = replace(batch, token_values={"entropy": entropies(batch)})
+    if scorer is not None:
+        rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]
+        batch = replace(batch, scores=_scores(scorer, rollouts))
+    return Judged(batch, reward(batch))
+
+
+def judge_apart(
+    reward: Reward, scorer: Scorer | None, ballots: Sequence[Ballot], apart: Sequence[Rollout]
+) -> Tensor:
+    """Rewards of one more rollout a question, which did not vote, (G,) float32."""
+    counted = [
+        replace(rollout, vote=ballot.classes.classify(rollout.answer))
+        for ballot, rollout in zip(ballots, apart, strict=True)
+    ]
+    batch = pack([[rollout] for rollout in counted], [b.label_class for b in ballots])
+    if scorer is not None:
+        batch = replace(batch, scores=_scores(scorer, counted))
+    return reward(batch)
+
+
+def _scores(scorer: Scorer, rollouts: Sequence[Rollout]) -> Tensor:
+    scores = scorer.score(rollouts)
+    return torch.tensor(
+        [torch.nan if score is None else score for score in scores], dtype=torch.float32
+    )

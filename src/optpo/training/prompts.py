@@ -1,0 +1,186 @@
+"""Which questions a step asks: parts of the stage prompts."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from optpo.errors import SettingsError
+from optpo.selection.prioritized_draw import draw_questions
+from optpo.training.prompt_state import PromptStore, questions_of_step, rank
+
+
+class Prompts(Protocol):
+    """Chooses the questions of a step, and how often it may choose more for the same step."""
+
+    @property
+    def most_refills(self) -> int:
+        """How often more are chosen where too few questions have rewards that differ."""
+        ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Texts that a question's rollouts are asked with in turn, behind its own; none: as it is."""
+        ...
+
+    def choose(
+        self,
+        names: Sequence[str],
+        store: PromptStore,
+        seed: int,
+        step: int,
+        asked: Collection[str] = (),
+    ) -> list[str]:
+        """Those of step `step` (from 1), beside the ones already asked in it.
+
+        A pure function of its arguments, so that a resumed run asks the same.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class UniformPrompts:
+    """Every question once an epoch, in an order drawn anew each epoch; 0 a step means all."""
+
+    questions_per_step: int = 0
+
+    most_refills: ClassVar[int] = 0
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        _check(self.questions_per_step)
+
+    def choose(
+        self,
+        names: Sequence[str],
+        store: PromptStore,
+        seed: int,
+        step: int,
+        asked: Collection[str] = (),
+    ) -> list[str]:
+        """The next of the epoch."""
+        return questions_of_step(names, self.questions_per_step, seed, step)
+
+
+@dataclass(frozen=True)
+class DynamicPrompts:
+    """Questions are asked until so many of a step have rewards that differ (DAPO, 2503.14476).
+
+    Those asked least often come first. Where fewer than `questions_per_step` of the questions asked
+    have something to teach, as many more are asked, at most `most_refills` times. Unlike DAPO, which
+    trains on exactly so many, a step trains on all that it has paid for.
+    """
+
+    questions_per_step: int = 16
+    most_refills: int = 10
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.questions_per_step < 1:
+            problems.append(
+                f"questions_per_step is {self.questions_per_step}; it must be 1 or more"
+            )
+        if self.most_refills < 0:
+            problems.append(f"most_refills is {self.most_refills}; it must be 0 or more")
+        if problems:
+            raise SettingsError(problems)
+
+    def choose(
+        self,
+        names: Sequence[str],
+        store: PromptStore,
+        seed: int,
+        step: int,
+        asked: Collection[str] = (),
+    ) -> list[str]:
+        """Those asked least often so far."""
+        left = [name for name in names if name not in asked]
+        order = sorted(
+            left, key=lambda name: (visits := store[name].visits, rank(seed, visits, name))
+        )
+        return order[: self.questions_per_step]
+
+
+@dataclass(frozen=True)
+class BudgetedPrompts:
+    """Every question once an epoch, its rollouts asked with one of several budgets in turn.
+
+    The rollout of index i is asked with the budget of number i modulo how many there are, announced
+    by `sentence`, in which {budget} stands for it (HBPO, 2507.15844). 0 questions a step means all.
+    """
+
+    questions_per_step: int = 0
+    budgets: tuple[int, ...] = (512, 1024, 2048, 2560)
+    sentence: str = "\nAnswer within {budget} tokens."
+
+    most_refills: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check(self.questions_per_step)
+        problems = []
+        if not self.budgets or min(self.budgets) < 1:
+            problems.append(f"budgets is {list(self.budgets)}; it must hold numbers of 1 or more")
+        if self.sentence and "{budget}" not in self.sentence:
+            problems.append(
+                f"sentence is {self.sentence!r}; it must contain {{budget}} or be empty"
+            )
+        if problems:
+            raise SettingsError(problems)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The sentence with each budget."""
+        return tuple(self.sentence.replace("{budget}", str(budget)) for budget in self.budgets)
+
+    def choose(
+        self,
+        names: Sequence[str],
+        store: PromptStore,
+        seed: int,
+        step: int,
+        asked: Collection[str] = (),
+    ) -> list[str]:
+        """The next of the epoch."""
+        return questions_of_step(names, self.questions_per_step, seed, step)
+
+
+@dataclass(frozen=True)
+class PrioritizedPrompts:
+    """Questions whose outcome is most uncertain are drawn most often (SPO, 2509.13232, item 8).
+
+    The chance of a question is proportional to sqrt(v (1 - v)) + `explore`, v its tracked value; they
+    are drawn without replacement. 0 a step means all.
+    """
+
+    questions_per_step: int = 0
+    explore: float = 0.05
+
+    most_refills: ClassVar[int] = 0
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        _check(self.questions_per_step)
+        if self.explore <= 0:
+            raise SettingsError([f"explore is {self.explore}; it must be above 0"])
+
+    def choose(
+        self,
+        names: Sequence[str],
+        store: PromptStore,
+        seed: int,
+        step: int,
+        asked: Collection[str] = (),
+    ) -> list[str]:
+        """A weighted draw."""
+        values = [store[name].notes.get("value") for name in names]
+        count = self.questions_per_step or len(names)
+        chosen = draw_questions(names, values, count, seed=seed, step=step, explore=self.explore)
+        return [names[place] for place in chosen]
+
+
+def _check(questions_per_step: int) -> None:
+    if questions_per_step < 0:
+        raise SettingsError(
+            [f"questions_per_step is {questions_per_step}; it must be 0 (all) or more"]
+        )
