@@ -68,7 +68,7 @@ SMOOTH = [
     DiscriminativeObjective(beta=0.0, tau=0.5),
     LogRatioRegressionObjective(),
     LogRatioRegressionObjective(step_token=3),
-    LogRatioRegressionObjective(step_token=-2),
+    LogRatioRegressionObjective(step_token=99),
     SupervisedObjective(),
 ]
 

@@ -16,22 +16,21 @@ from optpo.objectives.token_batch import TokenBatch
 class LogRatioRegressionObjective:
     """(A / beta - ln(pi / pi_ref))^2 / 2 of each step: Direct-Advantage DAPO (2412.18279).
 
-    A step ends with the token `step_token` or with the rollout; -1: each token is a step, -2: each
-    rollout is one. Its advantage is the mean of its tokens'. The form of the loss is reconstructed:
-    the partition function is left out, as advantages are 0 on average under the reference. The loss
-    of a step is spread over its tokens, so that "sequence-mean-token-sum" is the mean over rollouts of
-    the sum over steps.
+    A step ends with the token `step_token` (none: with every token) and with the rollout. Its
+    advantage is the mean of its tokens'. The form of the loss is reconstructed: the partition function
+    is left out, as advantages are 0 on average under the reference. The loss of a step is spread
+    over its tokens, so that "sequence-mean-token-sum" is the mean over rollouts of the sum over steps.
     """
 
     beta: float = 0.5
-    step_token: int = -1
+    step_token: int | None = None
     aggregate: Aggregate = "sequence-mean-token-sum"
 
     def __post_init__(self) -> None:
         checks = {
             f"beta is {self.beta}; it must be above 0": self.beta > 0,
-            f"step_token is {self.step_token}; it must be a token, -1 (each token) or -2 (the "
-            "rollout)": self.step_token >= -2,
+            f"step_token is {self.step_token}; it must be 0 or more": self.step_token is None
+            or self.step_token >= 0,
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
@@ -63,12 +62,10 @@ class LogRatioRegressionObjective:
     def _steps(self, batch: TokenBatch) -> Tensor:
         """The step each token belongs to, (C,) int64 from 0, each present."""
         rollouts = batch.token_rollouts
-        if self.step_token == -1:
+        if self.step_token is None:
             return torch.arange(len(rollouts), device=rollouts.device)
+        if batch.tokens is None:
+            raise ValueError("steps that end at a token need the tokens")
         begins = torch.ones_like(rollouts, dtype=torch.bool)
-        begins[1:] = rollouts[1:] != rollouts[:-1]
-        if self.step_token >= 0:
-            if batch.tokens is None:
-                raise ValueError("steps that end at a token need the tokens")
-            begins[1:] |= batch.tokens[:-1] == self.step_token
+        begins[1:] = (rollouts[1:] != rollouts[:-1]) | (batch.tokens[:-1] == self.step_token)
         return begins.long().cumsum(0) - 1
