@@ -44,6 +44,10 @@ class EngineError(OptpoError, RuntimeError):
     """An engine that failed to sample."""
 
 
+class RewardError(OptpoError, RuntimeError):
+    """A reward function that raised, or returned what is no reward."""
+
+
 class RunStoppedError(OptpoError):
     """A run that was asked to stop, and did so after saving its step; `optpo resume` goes on."""
 

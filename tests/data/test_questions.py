@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from datetime import date
+from decimal import Decimal
 
 import datasets
 import pyarrow
@@ -48,11 +50,23 @@ def test_questions_are_read_from_lines(write):
         {"id": "c", "prompt": "1+.5?", "gold": 1.5},
     )
     assert load_questions(path) == [
-        Question("a", "1+1?", "2"),
+        Question("a", "1+1?", "2", {"level": 3}),
         Question("7", (ChatMessage("user", "1+2?"),), "3"),
         Question("c", "1+.5?", "1.5"),
     ]
     assert load_questions(str(path)) == load_questions(path)
+
+
+def test_further_fields_are_kept_as_json_can_hold_them(tmp_path):
+    """Dates and decimals become text, what JSON cannot hold is left out, the rest is as it was."""
+    fields = {"level": 3, "tags": ["a", "b"], "day": date(2026, 1, 2), "raw": b"\xff"}
+    path = tmp_path / "questions.parquet"
+    record = {"prompt": "1+1?", "price": Decimal("1.50"), **fields}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), path)
+    (question,) = load_questions(path)
+    kept = {"level": 3, "tags": fields["tags"], "day": "2026-01-02", "price": "1.50"}
+    assert question.columns == kept
+    assert json.loads(json.dumps(question.columns)) == kept
 
 
 def test_an_id_is_made_from_the_text_alone(write):
@@ -163,6 +177,7 @@ def test_a_name_that_is_too_long_is_refused():
         ({"prompt": "a", "id": ""}, "line 2: id is empty"),
         ({"prompt": "a\ud800"}, "line 2: holds half a surrogate pair"),
         ({"prompt": "a", "id": "\udfff"}, "line 2: holds half a surrogate pair"),
+        ({"prompt": "a", "note": "\udfff"}, "line 2: holds half a surrogate pair"),
         ({"prompt": "b", "id": "first"}, "line 2: the same id 'first' as line 1"),
         (b'{"prompt": "caf\xe9"}', "line 2: not UTF-8 at byte 50 of the file"),
     ],

@@ -1,4 +1,4 @@
-"""Questions, and where they come from: a file, a dataset's name, or the embedded ones."""
+"""Questions, and where they come from: files, datasets, reasoning-gym, or the library itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
 from difflib import get_close_matches
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from optpo.data.reasoning_tasks import METADATA, SOURCE, SPELLING, TASK, make_entries
 from optpo.errors import DataError
 from optpo.json_lines import ARRAY_HINT, Problems, json_records
 
@@ -35,20 +38,29 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with a stable `id`; `gold` is its known answer, or None."""
+    """A question with a stable `id`; `gold` is its known answer, or None.
+
+    `columns` are the record's further fields, for reward functions: whatever JSON can hold.
+    """
 
     id: str
     prompt: str | tuple[ChatMessage, ...]
     gold: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def load_questions(source: str | Path, limit: int | None = None) -> list[Question]:
     """Read questions; each record has `prompt`, optionally `id` and `gold`, and may have more.
 
+    What it has more is kept in the question's columns: dates and decimals as text; what JSON cannot
+    hold, such as a picture, is left out.
+
     Args:
         source: a file of JSON Lines (.jsonl, .json) or Parquet (.parquet); the words "adapt" or
-            "unseen" for the embedded sets; or a dataset as "hub/name" or "hub/name:split". A file
-            of that name goes before a dataset, and a `Path` is always a file.
+            "unseen" for the embedded sets; a task of reasoning-gym as "reasoning-gym:TASK:SIZE:SEED"
+            (size 500 and seed 0 where they are left out); or a dataset as "hub/name" or
+            "hub/name:split". A file of that name goes before a dataset, and a `Path` is always a
+            file.
         limit: read the first so many questions and look at nothing after them.
 
     Raises:
@@ -60,6 +72,8 @@ def load_questions(source: str | Path, limit: int | None = None) -> list[Questio
     if name in EMBEDDED and not isinstance(source, Path):
         path = Path(str(files("optpo.data") / "embedded" / f"{name}.jsonl"))
         return _from_lines(path, limit)
+    if name.startswith(SOURCE) and not isinstance(source, Path):
+        return _from_reasoning_gym(name, limit)
     path = Path(source)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -80,6 +94,14 @@ def load_questions(source: str | Path, limit: int | None = None) -> list[Questio
     raise DataError(f"no file {name}{_near_names(path)}")
 
 
+def _from_reasoning_gym(name: str, limit: int | None) -> list[Question]:
+    task, questions = name.split(":")[1], []
+    for made_id, entry in make_entries(name, limit):
+        columns = {TASK: task, METADATA: entry["metadata"]}
+        questions.append(Question(made_id, entry["question"], entry["answer"], columns))
+    return questions
+
+
 def _readable(path: Path) -> bool:
     return path.suffix in (*_LINES, _PARQUET)
 
@@ -87,6 +109,8 @@ def _readable(path: Path) -> bool:
 def _near_names(path: Path) -> str:
     if not path.parent.is_dir():
         return f": there is no folder {path.parent}"
+    if path.name.startswith(SOURCE.rstrip(":")) or path.name.startswith(TASK):
+        return f"; questions of reasoning-gym are named {SPELLING}"
     names = [*(entry.name for entry in path.parent.iterdir() if _readable(entry)), *EMBEDDED]
     near = get_close_matches(path.name, names, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
@@ -179,13 +203,35 @@ def _question(record: Any, place: str, problems: Problems) -> Question | None:
     if prompt is None or len(problems.problems) > found:
         return None
     question_id = _made_id(prompt) if given_id is None else _as_text(given_id)
-    question = Question(question_id, prompt, None if gold is None else _as_text(gold))
+    question = Question(
+        question_id, prompt, None if gold is None else _as_text(gold), _columns(record)
+    )
     try:
-        f"{question.id}{_text(prompt)}{question.gold}".encode()
+        columns = json.dumps(question.columns, ensure_ascii=False)
+        f"{question.id}{_text(prompt)}{question.gold}{columns}".encode()
     except UnicodeEncodeError:
         problems.add(place, "holds half a surrogate pair (\\ud800 to \\udfff), which is no text")
         return None
     return question
+
+
+def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {}
+    for name, value in record.items():
+        if name not in ("id", "prompt", "gold"):
+            try:
+                columns[str(name)] = json.loads(json.dumps(value, default=_plain))
+            except (TypeError, ValueError, RecursionError):
+                continue
+    return columns
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError
 
 
 def _as_text(value: str | float) -> str:

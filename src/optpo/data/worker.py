@@ -28,9 +28,7 @@ class Worker:
         environment: variables over this process's own.
     """
 
-    def __init__(
-        self, job: Path, loads: str, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, job: Path, loads: str, environment: Mapping[str, str] | None = None) -> None:
         self.job, self.loads = job, loads
         self.environment = dict(environment or {})
         self.process: subprocess.Popen[str] | None = None
