@@ -9,16 +9,17 @@ from optpo.advantages.centred import CentredAdvantage
 from optpo.batch import RolloutBatch, segment_mean
 from optpo.errors import SettingsError
 from optpo.needs import Need
+from optpo.shapes.budget import budget_numbers
 
 
 @dataclass(frozen=True)
 class BudgetedAdvantage:
     """(mean of the budget's subgroup - best of the budget) + (reward - mean) / deviation.
 
-    HBPO (2507.15844). The rollouts of a question are dealt to `budgets` (tokens) in turn: rollout
-    number i has budget i modulo their number. The best reward of budget b is
-    height cos(pi b / (2 context)), that of a right answer within it (see the shape of the same
-    name). The second term is GRPO's over all rollouts of the question, 0 for a single one.
+    HBPO (2507.15844). The rollouts of a question take `budgets` (tokens) in turn, by their index. The
+    best reward of budget b is height cos(pi b / (2 context)), that of a right answer within it:
+    `budgets`, `height` and `context` are those of `BudgetShape`. The second term is GRPO's over all
+    rollouts of the question, 0 for a single one.
 
     The first term is the same for a whole subgroup and never above 0, so a right answer within its
     budget is pushed away where its sibling failed: so the paper has it. The published code adds the
@@ -53,7 +54,7 @@ class BudgetedAdvantage:
     def of_rollouts(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Advantages a rollout, (R,) in the dtype of `rewards`."""
         count = len(self.budgets)
-        numbers = batch.indices % count
+        numbers = budget_numbers(batch, count)
         subgroups = batch.groups * count + numbers
         means = segment_mean(rewards, subgroups, batch.group_count * count)[subgroups]
         best = rewards.new_tensor(

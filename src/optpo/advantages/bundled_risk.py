@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch, segment_mean, segment_std, segment_sum
+from optpo.batch import RolloutBatch, segment_mean, segment_spread, segment_std, segment_sum
 from optpo.errors import SettingsError
 from optpo.needs import Need
 
@@ -27,7 +27,8 @@ class BundledRiskAdvantage:
     code is the published code's: tail and body are each divided by their mass, low and high - low,
     and averaged with weights 1 + tail_weight and 1, which weighs the tail 3 times as much as the
     paper at its defaults. Without `baseline` the constant a - b is left out. `scale` std divides by
-    the unbiased deviation of the returns in the set (plus 1e-6), `credit` mean by `questions`.
+    the unbiased deviation of the returns in the set (plus 1e-6; by 1 where all are equal), `credit`
+    mean by `questions`.
     """
 
     questions: int = 5
@@ -84,8 +85,10 @@ class BundledRiskAdvantage:
             mass = self.high - self.low
             advantages = (weight * tail / self.low + body / mass) / (weight + 1)
         if self.scale == "std":
-            deviations = segment_std(returns, sets, int(sets.max()) + 1)[sets]
-            advantages = advantages / (deviations + 1e-6)
+            count = int(sets.max()) + 1
+            equal = segment_spread(returns, sets, count) == 0
+            deviations = torch.where(equal, 1, segment_std(returns, sets, count) + 1e-6)
+            advantages = advantages / deviations[sets]
         if self.credit == "mean":
             advantages = advantages / self.questions
         return advantages[bundles]
