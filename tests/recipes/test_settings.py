@@ -163,7 +163,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         "allocate.candidates = 1: must be a whole number, 2 or more",
         "allocate.p0 = 1.5: must be above",
         "model.lora.rank is -1; it must be 0",
-        "select.part is 'decidd'; it must be one of decided, agreeing; did you mean decided?",
+        "select.part is 'decidd'; it must be one of decided, agreeing, all; did you mean decided?",
         "steps is 0; it must be 1 or more",
         "stepz is no setting; did you mean steps? There are: recipe, seed, steps, ",
         "there is no recipe 'otpo'; did you mean optpo?",

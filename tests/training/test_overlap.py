@@ -93,14 +93,15 @@ def test_rollouts_too_old_are_an_error(policy, overlap, behind):
     that are newer than the policy."""
     settings = RunSettings(overlap=overlap, audit=0.0, sample=SampleSettings(max_new_tokens=4))
     with open_voter(policy, settings, [(8, 9)]) as voter:
-        sampled = Sampler(settings, policy, voter, {"q": (8, 9)}).sample(1, lambda *_: None)
+        sampler = Sampler(settings, policy, voter, {"q": (8, 9)})
+        sampled = sampler.sample(1, lambda *_: None)
         policy.version = behind
         learner = Learner(settings, policy, voter, {"q": Question("q", "w8 w9")})
         if 0 <= behind <= overlap:
-            assert learner.learn(sampled, [None]).metrics["staleness_max"] == behind
+            assert learner.learn(sampled, [None], sampler.store).metrics["staleness_max"] == behind
         else:
             with pytest.raises(RuntimeError, match=f"came to version {behind}"):
-                learner.learn(sampled, [None])
+                learner.learn(sampled, [None], sampler.store)
 
 
 def test_only_one_step_ahead():

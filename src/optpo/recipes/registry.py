@@ -55,7 +55,7 @@ _SHIPPED = {
         "gae": "optpo.advantages.gae:GaeAdvantage",
         "steps": "optpo.advantages.steps:StepAdvantage",
         "bundled-risk": "optpo.advantages.bundled_risk:BundledRiskAdvantage",
-        "shared-affixes": "optpo.advantages.shared_affixes:SharedAffixesAdvantage",
+        "shared-affixes": "optpo.advantages.shared_affixes:SharedAffixAdvantage",
         "budgeted": "optpo.advantages.budgeted:BudgetedAdvantage",
         "decoupled": "optpo.advantages.decoupled:DecoupledAdvantage",
     },

@@ -37,7 +37,7 @@ class StepTargets:
     """What stays fixed during a step, (C,) float32 each; see `TokenBatch` for their meaning.
 
     `logp_old` none: the behaviour policy is the policy itself at its only pass over the batch.
-    `longest` is the most tokens that a rollout may have (none: as many as the longest has).
+    `longest` is the most tokens that a rollout may have, 0 where nothing says.
     `critic_only`: the policy stays as it is.
     """
 
@@ -47,7 +47,7 @@ class StepTargets:
     values_old: Tensor | None = None
     returns: Tensor | None = None
     entropies: Tensor | None = None
-    longest: int | None = None
+    longest: int = 0
     critic_only: bool = False
 
 

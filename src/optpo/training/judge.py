@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch, pack, segment_spread
+from optpo.batch import RolloutBatch, pack, segment_spread, segment_sum
 from optpo.data import Scorer
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
@@ -23,9 +23,19 @@ class Judged(NamedTuple):
     @property
     def informative(self) -> Tensor:
         """Questions whose rewards differ, (G,) bool."""
-        given = ~self.rewards.isnan()
-        batch = self.batch
-        return segment_spread(self.rewards[given], batch.groups[given], batch.group_count) > 0
+        return self._spread > 0
+
+    @property
+    def uniform(self) -> Tensor:
+        """Questions with several rewards that are all the same, (G,) bool."""
+        batch, given = self.batch, ~self.rewards.isnan()
+        counts = segment_sum(given.long(), batch.groups, batch.group_count)
+        return (counts > 1) & (self._spread == 0)
+
+    @property
+    def _spread(self) -> Tensor:
+        batch, given = self.batch, ~self.rewards.isnan()
+        return segment_spread(self.rewards[given], batch.groups[given], batch.group_count)
 
 
 def judge(

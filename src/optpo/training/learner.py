@@ -112,6 +112,7 @@ class Learner:
                     f"{skipped} of {settings.update.epochs * settings.update.minibatches} optimiser "
                     "steps skipped: loss or gradient was not finite"
                 )
+        row["rollouts_without_advantage"] = int((advantages.nan_to_num() == 0).sum())
         self._remember(ballots, batch, rewards, store)
         row["seconds_update"] = time.monotonic() - began
         rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]

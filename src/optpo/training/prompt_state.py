@@ -94,14 +94,14 @@ class PromptStore:
             if rest_left := self[name].rest_left:
                 self._states[name] = replace(self[name], rest_left=rest_left - 1)
 
-    def to_json(self) -> dict[str, dict[str, Any]]:
+    def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         questions = {name: asdict(state) for name, state in self._states.items()}
         partials = [asdict(partial) for partial in self.partials]
         return {"questions": questions, "notes": self.notes, "partials": partials}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, Any]]) -> "PromptStore":
+    def from_json(cls, data: Mapping[str, Any]) -> "PromptStore":
         """The store that `to_json` wrote."""
         probed = ("probes", "trajectories")
         store = cls(
@@ -114,8 +114,8 @@ class PromptStore:
         )
         store.notes = dict(data["notes"])
         store.partials = [
-            Partial(**{**value, "tokens": tuple(value["tokens"]), "logps": tuple(value["logps"])})
-            for value in data["partials"]
+            Partial(v["prompt_id"], v["index"], tuple(v["tokens"]), tuple(v["logps"]))
+            for v in data["partials"]
         ]
         return store
 

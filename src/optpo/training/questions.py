@@ -33,7 +33,12 @@ def question_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
     for question in questions:
         prompt = question.prompt
         text = prompt if isinstance(prompt, str) else [vars(message) for message in prompt]
-        yield {"id": question.id, "prompt": text, "gold": question.gold, **getattr(question, "columns", {})}
+        yield {
+            "id": question.id,
+            "prompt": text,
+            "gold": question.gold,
+            **question.columns,
+        }
 
 
 def prompt_tokens(

@@ -112,6 +112,18 @@ class EvaluateSettings:
             raise SettingsError(problems)
 
 
+_SAME = (
+    ("budgets", ("prompts", "shape")),
+    ("budgets", ("shape", "advantage")),
+    ("context", ("shape", "advantage")),
+    ("height", ("shape", "advantage")),
+    ("think_token", ("shape", "mask")),
+    ("step_token", ("advantage", "objective")),
+    *((name, ("memory", "advantage")) for name in ("questions", "low", "high", "pairing", "seed")),
+)
+"""Settings that two parts have in common: where both have it, they must agree."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that decides a run: same settings, same run.
@@ -199,6 +211,13 @@ class RunSettings:
             for name in MEMORIES
             if name in self.needs - self.memory.gives
         ]
+        for name, stages in _SAME:
+            said = [getattr(getattr(self, stage), name, None) for stage in stages]
+            if None not in said and said[0] != said[1]:
+                first, second = stages
+                problems.append(
+                    f"{first}.{name} is {said[0]}, but {second}.{name} is {said[1]}; they must agree"
+                )
         problems += weight_problems(self.vote_weight, self.allocate)
         problems += schedule_problems(self.schedule)
         if problems:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch
@@ -41,8 +40,6 @@ def metrics_row(
     known_flips = [flip for flip in flips if flip is not None]
     tokens = int(batch.lengths.sum())
     given = ~rewards.isnan()
-    rewarded = torch.zeros(batch.group_count, dtype=torch.bool)
-    rewarded[batch.groups[given]] = True
     drifts = [visit.drift for visit in visits if visit.drift is not None]
     return {
         "accuracy": None if reached is None else reached.mean,
@@ -65,7 +62,7 @@ def metrics_row(
         # The mean of -log p over what was sampled estimates the entropy a token.
         "entropy": float(-batch.logps.double().mean()),
         "reward": float(rewards[given].mean()) if given.any() else None,
-        "zero_variance_groups": int((rewarded & ~judged.informative).sum()),
+        "zero_variance_groups": int(judged.uniform.sum()),
         "label_flip_rate": sum(known_flips) / len(known_flips) if known_flips else None,
         "loss": None,
         "gradient_norm": None,
