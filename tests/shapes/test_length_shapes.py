@@ -115,6 +115,15 @@ def test_very_short_answers_lose_a_little_in_code(form, expected):
     assert found.tolist() == pytest.approx([expected], abs=1e-4)
 
 
+def test_the_plateau_ends_at_the_budget():
+    """The reward is the same up to the budget, and falls from its first token beyond."""
+    shaped = BudgetShape((512,))(with_lengths([[1, 512, 513]]), torch.ones(3)).tolist()
+    assert shaped[0] == shaped[1]
+    beyond = 4 * math.cos(math.pi * 513 / 8192) - 1 / 4096
+    assert shaped[2] == pytest.approx(beyond, abs=1e-6)
+    assert shaped[2] < shaped[1] - 2e-4
+
+
 def test_budgets_take_turns_in_every_group():
     """By rollout index, in groups of any size."""
     batch = with_lengths([[1] * 5, [1], [1] * 2])

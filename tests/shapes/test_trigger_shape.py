@@ -81,10 +81,9 @@ def test_what_a_question_says_of_itself_counts_first():
 
 def test_missing_rewards_say_nothing():
     """A rollout without a reward stays without, and is no evidence of ease or need."""
-    found = TriggerShape(THINK, CLOSE)(
-        batch_of([[THOUGHT, SKIPPED, SKIPPED]]), torch.tensor([1.0, torch.nan, 1.0])
-    )
-    assert found.nan_to_num(9).tolist() == pytest.approx([0.7, 9, 1])
+    rewards = torch.tensor([1.0, torch.nan, torch.nan, 1.0])
+    found = TriggerShape(THINK, CLOSE)(batch_of([[THOUGHT, SKIPPED, SKIPPED, SKIPPED]]), rewards)
+    assert found.nan_to_num(9).tolist() == pytest.approx([0.7, 9, 9, 1])
 
 
 def test_without_a_closing_token_any_opening_is_a_thought():
