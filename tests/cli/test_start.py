@@ -36,7 +36,7 @@ def test_help_names_every_verb(optpo_process) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "adapt, vote"),
+        ([], "adapt, train, vote"),
         (["adpt"], "adpt"),
         (["adapt", "--stesp", "3"], "--stesp"),
         (["adapt", "--steps", "many"], "many"),

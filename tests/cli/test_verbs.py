@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optpo.cli import evaluate, recipes
-from optpo.cli.evaluate import accuracies
+from optpo.cli import recipes
 from optpo.cli.main import main
 from optpo.errors import EngineError, RunStoppedError
 from optpo.training.settings import RunSettings
@@ -74,7 +73,7 @@ def adapted_with(monkeypatch: pytest.MonkeyPatch):
             directory.close()
             seen.append((settings, directory.path))
 
-        monkeypatch.setattr("optpo.cli.adapt.run", record)
+        monkeypatch.setattr("optpo.cli.run.run", record)
         assert main(["adapt", *flags]) == 0
         settings_of.directory = seen[0][1]
         return seen[0][0]
@@ -198,16 +197,6 @@ def test_ranges_of_a_rule_are_explained(capsys) -> None:
     )
 
 
-def test_accuracies_of_hand_counted_votes() -> None:
-    """Two questions of four votes: mean, pass@2 and maj@4 by hand."""
-    # Right: 3 of 4 and 1 of 4. pass@2: 1 and 1 - C(3,2)/C(4,2) = 1/2. The majorities: right, wrong.
-    found = accuracies([[0, 0, 0, 1], [0, 1, 1, -1]], [{0}, {0}], [2, 4])
-    assert found["mean"]["value"] == 0.5
-    assert found["pass"]["2"]["value"] == 0.75
-    assert found["majority"]["4"]["value"] == 0.5
-    assert found["mean"]["low"] < 0.5 < found["mean"]["high"]
-
-
 @pytest.mark.parametrize("flags", [["--samples", "0"], ["--k", "1,99"], ["--k", "x"], ["--k", ""]])
 def test_evaluate_refuses_impossible_counts(capsys, flags: list[str]) -> None:
     """A k beyond the samples is refused before the model is loaded."""
@@ -233,7 +222,7 @@ def test_evaluate_the_embedded_model(capsys) -> None:
     assert main(call) == 0
     assert f"mean@4     {found['mean']['value']:7.2%}" in capsys.readouterr().out
     assert list(found["majority"]) == ["1", "4"]
-    assert evaluate._DEFAULT_K[0] == 1
+    assert found["scored_by"] == "auto"
 
 
 def test_vote_writes_verdicts_and_rollouts(capsys, tmp_path: Path) -> None:

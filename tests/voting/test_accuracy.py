@@ -10,7 +10,16 @@ from scipy.stats import binomtest
 
 from optpo.errors import DataError
 from optpo.voting import UNPARSED, Tally
-from optpo.voting.accuracy import majority_at_k, mean_with_interval, pass_at_k
+from optpo.voting.accuracy import (
+    Asked,
+    majorities,
+    majority_at_k,
+    mean_at_n,
+    mean_with_interval,
+    pass_at_k,
+    passes,
+    usual_k,
+)
 
 
 @pytest.mark.parametrize("samples", range(1, 8))
@@ -92,3 +101,28 @@ def test_impossible_numbers_are_refused(call) -> None:
     """A k beyond the samples, or a share that is none, is an error and no number."""
     with pytest.raises(DataError):
         call()
+
+
+def test_accuracies_of_hand_counted_votes() -> None:
+    """Two questions of four votes: mean, pass@2 and maj@4 by hand."""
+    # Right: 3 of 4 and 1 of 4. pass@2: 1 and 1 - C(3,2)/C(4,2) = 1/2. The majorities: right, wrong.
+    questions = [Asked((0, 0, 0, 1), {0}, 3), Asked((0, 1, 1, -1), {0}, 1)]
+    mean = mean_at_n(questions)
+    assert mean.value == 0.5
+    assert mean.low < 0.5 < mean.high
+    assert passes(questions, 2).value == 0.75
+    assert majorities(questions, 4).value == 0.5
+
+
+def test_hits_are_counted_apart_from_right_classes() -> None:
+    """Rollouts without an answer may be right by a function; they lead no vote."""
+    questions = [Asked((-1, -1, 0), {0}, 2)]
+    assert mean_at_n(questions).value == pytest.approx(2 / 3)
+    assert passes(questions, 2).value == 1
+    assert majorities(questions, 3).value == 1
+
+
+@pytest.mark.parametrize(("samples", "k"), [(1, [1]), (4, [1, 4]), (12, [1, 4, 12])])
+def test_the_usual_k_end_with_all_samples(samples: int, k: list[int]) -> None:
+    """1, 4, 16, 64 below the samples, and the samples."""
+    assert usual_k(samples) == k

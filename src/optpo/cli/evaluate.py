@@ -2,24 +2,22 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from optpo.cli.flags import SettingsFlags
+from optpo.cli.flags import Reward, SettingsFlags, reward_settings
 from optpo.cli.output import show
-from optpo.errors import DataError, SettingsError
-
-_DEFAULT_K = (1, 4, 16, 64)
+from optpo.errors import RewardError, SettingsError
 
 
 @dataclass(frozen=True)
 class Evaluate(SettingsFlags):
-    """Measure a model on questions whose answers are known: mean@k, pass@k and maj@k.
+    """Measure a model on questions whose answers can be checked: mean@k, pass@k and maj@k.
 
-    Intervals are Wilson's at 95 %, with the questions as the sample.
+    pass@k is unbiased, maj@k exact over all subsets of k. Intervals are Wilson's at 95 %,
+    with the questions as the sample.
     """
 
     samples: Annotated[
@@ -27,29 +25,35 @@ class Evaluate(SettingsFlags):
     ] = None
     """Rollouts a question."""
     k: Annotated[
-        str | None, arg(metavar="K,...", help_behavior_hint="(default: 1,4,16,64 up to --samples)")
+        str | None,
+        arg(metavar="K,...", help_behavior_hint="(default: 1,4,16,64 below --samples, and that)"),
     ] = None
     """For which k to give pass@k and maj@k."""
+    reward: Reward = None
+    """What says that a rollout is right, as for `optpo train`: a full score (score.full)."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
         """Sample, and print the accuracies."""
-        settings = self.settings()
+        settings = self.settings(reward_settings(self.reward))
         samples = settings.evaluate.samples if self.samples is None else self.samples
         chosen = self._chosen_k(samples)
-        from optpo.data import load_questions
+        from optpo.data import load_questions, open_scorer, require_judged
         from optpo.reporting.terminal import open_view
         from optpo.training.engines import open_voter
+        from optpo.training.evaluation import asked_questions, by_k
         from optpo.training.loading import load_policy
         from optpo.training.questions import prompt_tokens
         from optpo.voting import FixedRule
+        from optpo.voting.accuracy import mean_at_n
 
-        loaded = load_questions(settings.data.questions, settings.data.limit)
-        gold = {question.id: question.gold for question in loaded if question.gold is not None}
-        if not gold:
-            raise DataError(f"no question of {settings.data.questions} has a known answer (gold)")
-        questions = [question for question in loaded if question.id in gold]
+        data = settings.data
+        loaded = {question.id: question for question in load_questions(data.questions, data.limit)}
+        # Before the model is loaded, which takes longer; mathematics is compared after.
+        scorer = open_scorer(settings.score, loaded, data.answers, None)
+        require_judged(scorer, loaded.values(), data.questions)
+        questions = [question for question in loaded.values() if scorer.judges(question)]
         policy = load_policy(settings.model, settings.sample.temperature)
         prompts = prompt_tokens(
             policy, questions, settings.model, settings.data, settings.sample.max_new_tokens
@@ -66,23 +70,23 @@ class Evaluate(SettingsFlags):
                         "evaluation", done, total, "questions"
                     ),
                 )
-            right = [
-                {
-                    vote
-                    for vote in ballot.tally.counts
-                    if voter.correct(ballot.classes.labels[vote], gold[ballot.prompt_id])
-                }
-                for ballot in ballots
-            ]
+            scorer = open_scorer(settings.score, loaded, data.answers, voter.verifier)
+            asked = asked_questions(voter, ballots, loaded, scorer)
+        if not asked:
+            raise RewardError(f"{settings.score.by} gave no rollout a score: nothing is measured")
+        estimates = by_k(asked, chosen)
         result = {
             "model": settings.model.name or "embedded",
             "data": settings.data.questions,
             "seed": settings.seed,
-            "questions": len(questions),
-            "without_gold": len(loaded) - len(questions),
+            "questions": len(asked),
+            "without_gold": len(loaded) - len(asked),
             "samples": samples,
+            "scored_by": settings.score.by,
             "interval": "Wilson over questions, 95 %",
-            **accuracies([ballot.tally.votes for ballot in ballots], right, chosen),
+            "mean": vars(mean_at_n(asked)),
+            "pass": estimates["passes"],
+            "majority": estimates["majorities"],
         }
         show(json.dumps(result, indent=2) if self.json else _in_words(result))
 
@@ -90,46 +94,15 @@ class Evaluate(SettingsFlags):
         if samples < 1:
             raise SettingsError([f"--samples is {samples}; it must be 1 or more"])
         if self.k is None:
-            return [k for k in _DEFAULT_K if k <= samples]
+            from optpo.voting.accuracy import usual_k
+
+            return usual_k(samples)
         words = [word.strip() for word in self.k.split(",")]
         if not all(word.isdecimal() and 1 <= int(word) <= samples for word in words):
             raise SettingsError(
                 [f"--k is {self.k}; it must be numbers like 1,4,16, each from 1 to {samples}"]
             )
         return sorted({int(word) for word in words})
-
-
-def accuracies(
-    votes: Sequence[Sequence[int]], right: Sequence[set[int]], chosen: Sequence[int]
-) -> dict[str, Any]:
-    """mean@n, and pass@k and maj@k for every k chosen, each with its interval.
-
-    Args:
-        votes: a question's votes, as in `Tally`, n each.
-        right: a question's right classes.
-        chosen: the k.
-    """
-    from optpo.voting.accuracy import majority_at_k, mean_with_interval, pass_at_k
-
-    questions = [
-        (some, sum(vote in classes for vote in some), classes)
-        for some, classes in zip(votes, right, strict=True)
-    ]
-
-    def estimate(shares: Sequence[float]) -> dict[str, float]:
-        return dict(zip(("value", "low", "high"), mean_with_interval(shares), strict=True))
-
-    return {
-        "mean": estimate([hits / len(some) for some, hits, _ in questions]),
-        "pass": {
-            str(k): estimate([pass_at_k(len(some), hits, k) for some, hits, _ in questions])
-            for k in chosen
-        },
-        "majority": {
-            str(k): estimate([majority_at_k(some, classes, k) for some, _, classes in questions])
-            for k in chosen
-        },
-    }
 
 
 def _in_words(result: dict[str, Any]) -> str:
@@ -140,7 +113,7 @@ def _in_words(result: dict[str, Any]) -> str:
         f"{result['questions']} questions, {result['samples']} samples each; {result['interval']}"
     ]
     if result["without_gold"]:
-        lines.append(f"{result['without_gold']} more have no known answer and were left out")
+        lines.append(f"{result['without_gold']} more cannot be checked and were left out")
     lines += [
         f"{name:<10} {estimate['value']:7.2%}   {estimate['low']:.2%} to {estimate['high']:.2%}"
         for name, estimate in named

@@ -8,12 +8,46 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from optpo.errors import OptpoError
+from optpo.errors import OptpoError, SettingsError
+from optpo.recipes.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from optpo.training.settings import RunSettings
 
 AsSettingsSay = arg(help_behavior_hint="(default: as the settings say)")
+
+_COMPARED = ("exact", "numeric", "math", "choice")
+
+Reward = Annotated[
+    str | None,
+    arg(
+        metavar="exact|numeric|math|choice|reasoning-gym|MODULE:FUNCTION",
+        help_behavior_hint="(default: as the settings say)",
+    ),
+]
+"""The type of the flag --reward."""
+
+
+def reward_settings(reward: str | None) -> dict[str, object]:
+    """What the flag --reward sets, by dotted key.
+
+    Raises:
+        SettingsError: it is none of the words and no function's name.
+    """
+    if reward is None:
+        return {}
+    if reward in _COMPARED:
+        return {"data.answers.compare": reward, "score.by": "gold"}
+    if reward != "reasoning-gym" and ":" not in reward:
+        words = (*_COMPARED, "reasoning-gym")
+        near = did_you_mean(reward, words)
+        raise SettingsError(
+            [
+                f"--reward is {reward!r}; it must be one of {', '.join(words)}, or a function of "
+                f"yours as MODULE:FUNCTION{near}"
+            ]
+        )
+    return {"score.by": reward}
 
 
 @dataclass(frozen=True)
@@ -29,7 +63,8 @@ class SettingsFlags:
     data: Annotated[
         str | None, arg(metavar="FILE", help_behavior_hint="(default: the embedded questions)")
     ] = None
-    """The questions: .jsonl, .parquet, a dataset's name, or the embedded sets adapt and unseen."""
+    """The questions: .jsonl, .parquet, a dataset's name, reasoning-gym:TASK:SIZE:SEED, or the
+    embedded sets adapt and unseen."""
     seed: Annotated[int | None, AsSettingsSay, arg(metavar="N")] = None
     """Same seed, same results."""
     config: Annotated[

@@ -17,16 +17,19 @@ from optpo.cli.recipes import Recipes
 from optpo.cli.replay import Replay
 from optpo.cli.report import Report
 from optpo.cli.resume import Resume
+from optpo.cli.train import Train
 from optpo.cli.vote import Vote
 from optpo.errors import OptpoError
 
-_DESCRIPTION = """Test-time policy optimization of language models: sample rollouts for questions
-without answers, let their answers vote, stop each question as soon as the vote is sure, and train
-on the rollouts kept. `optpo VERB --help` says more; `optpo --version` prints the version."""
+_DESCRIPTION = """Policy optimization of language models: sample rollouts for questions without
+answers, let their answers vote, stop each question as soon as the vote is sure, and train on the
+rollouts kept; or train by a verifier. `optpo VERB --help` says more; `optpo --version` prints the
+version."""
 
 # The union must be made at run time, and of types that tyro can read its help from.
 _VERBS = Union[  # noqa: UP007
     Annotated[Adapt, subcommand("adapt")],
+    Annotated[Train, subcommand("train")],
     Annotated[Vote, subcommand("vote")],
     Annotated[Evaluate, subcommand("evaluate")],
     Annotated[Replay, subcommand("replay")],

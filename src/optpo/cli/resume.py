@@ -6,8 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from optpo.cli.adapt import run
 from optpo.cli.flags import require_training
+from optpo.cli.run import run
 from optpo.errors import SettingsError
 
 

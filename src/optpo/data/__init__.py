@@ -5,7 +5,7 @@ from optpo.data.classes import AnswerClasses, same_answer
 from optpo.data.embedded_model import embedded_model_path
 from optpo.data.mathematics import MathVerifier
 from optpo.data.questions import ChatMessage, Question, load_questions
-from optpo.data.scorers import Scorer, ScoreSettings, open_scorer
+from optpo.data.scorers import Scorer, ScoreSettings, open_scorer, require_judged
 from optpo.data.settings import DataSettings
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "embedded_model_path",
     "load_questions",
     "open_scorer",
+    "require_judged",
     "same_answer",
 ]

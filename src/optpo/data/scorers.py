@@ -1,6 +1,6 @@
 """What a verifier gives a rollout: by its question's known answer, a task's scorer, or a function."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
@@ -11,7 +11,7 @@ from optpo.data.mathematics import MathVerifier
 from optpo.data.questions import Question
 from optpo.data.reasoning_tasks import METADATA, TASK, reasoning_points
 from optpo.data.reward_function import FUNCTION, RewardFunction
-from optpo.errors import SettingsError
+from optpo.errors import DataError, SettingsError
 from optpo.rollout import Rollout
 
 _BY = ("auto", "gold", "reasoning-gym")
@@ -88,6 +88,19 @@ def open_scorer(
     if settings.by in _BY:
         return _AnswerScorer(settings, questions, answers, verifier)
     return RewardFunction(settings.by, settings.full, questions)
+
+
+def require_judged(scorer: Scorer, questions: Iterable[Question], source: str) -> None:
+    """Make sure that the scorer can judge rollouts of some question.
+
+    Raises:
+        DataError: it can of none; says what would be right.
+    """
+    if not any(scorer.judges(question) for question in questions):
+        raise DataError(
+            f"no question of {source} has a known answer (gold) or a task that scores it; a function "
+            "of yours may: --reward MODULE:FUNCTION"
+        )
 
 
 class _AnswerScorer:

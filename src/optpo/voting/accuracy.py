@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from optpo.errors import DataError
@@ -10,6 +11,56 @@ from optpo.voting.tally import UNPARSED
 
 NORMAL_QUANTILE = 1.959963984540054
 """Of 0.975: the intervals have level 0.95."""
+
+
+USUAL_K = (1, 4, 16, 64)
+"""For which k accuracies are given where nobody says."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question's rollouts: their votes as in `Tally`, the right classes, and how many are right.
+
+    `hits` may differ from the votes for right classes where rollouts are judged by more than their
+    answers.
+    """
+
+    votes: Sequence[int]
+    right: Collection[int]
+    hits: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over questions, and the low and high end of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def usual_k(samples: int) -> list[int]:
+    """Those of `USUAL_K` below the samples, and all of them."""
+    return [*(k for k in USUAL_K if k < samples), samples]
+
+
+def mean_at_n(questions: Sequence[Asked]) -> Estimate:
+    """Share of right rollouts: mean@n of n rollouts a question."""
+    return _over([asked.hits / len(asked.votes) for asked in questions])
+
+
+def passes(questions: Sequence[Asked], k: int) -> Estimate:
+    """pass@k, unbiased: see `pass_at_k`."""
+    return _over([pass_at_k(len(asked.votes), asked.hits, k) for asked in questions])
+
+
+def majorities(questions: Sequence[Asked], k: int) -> Estimate:
+    """maj@k, over all subsets: see `majority_at_k`."""
+    return _over([majority_at_k(asked.votes, asked.right, k) for asked in questions])
+
+
+def _over(shares: Sequence[float]) -> Estimate:
+    return Estimate(*mean_with_interval(shares))
 
 
 def mean_with_interval(shares: Sequence[float]) -> tuple[float, float, float]:
