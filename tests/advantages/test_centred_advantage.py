@@ -250,6 +250,15 @@ def test_equal_success_rates_leave_the_beta_density_flat(sizes):
     )
 
 
+def test_the_beta_density_never_dips_in_the_middle():
+    """Rates more spread than a uniform density's would fit parameters below 1; they are kept at 1."""
+    rewards = doubles(0, 1, 0, 1, 1, 0)
+    found = beta_weights(rewards, torch.tensor([0, 1, 2, 3, 4, 4]), 5)
+    assert found.tolist() == [1] * 5
+    found = beta_weights(rewards[:4], torch.arange(4), 4)
+    assert found.tolist() == [1] * 4
+
+
 def test_the_beta_density_is_of_rates():
     """A reward that is no share of success is refused with its range."""
     with pytest.raises(ValueError, match=r"-1\.0 to 1\.0"):

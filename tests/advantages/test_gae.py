@@ -88,6 +88,13 @@ def test_whitened_advantages_have_mean_0_and_deviation_1():
     assert alone.tolist() == [1.5]
 
 
+def test_equal_advantages_whiten_to_nothing():
+    """No rounding error is taken for a signal."""
+    batch = batch_of([7], [1] * 7, value=torch.full((7,), 0.3))
+    found, _ = GaeAdvantage()(batch, torch.ones(7))
+    assert found.tolist() == [0] * 7
+
+
 def test_needs():
     """A critic always, and what the rewards a token are made of."""
     assert GaeAdvantage().needs == {"critic"}

@@ -9,6 +9,7 @@ from torch import Tensor
 from optpo.advantages.beta_scale import beta_weights
 from optpo.advantages.gae import discounted_sum
 from optpo.advantages.token_rewards import log_ratios
+from optpo.advantages.whitening import exact_mean, whiten
 from optpo.batch import RolloutBatch, segment_mean, segment_spread, segment_std, segment_sum
 from optpo.errors import SettingsError
 from optpo.needs import Need
@@ -160,23 +161,3 @@ def token_mean(values: Tensor, batch: RolloutBatch) -> Tensor:
     lengths = batch.lengths.to(values.dtype)
     weighted = segment_sum(values * lengths, batch.groups, batch.group_count)
     return weighted / segment_sum(lengths, batch.groups, batch.group_count)
-
-
-def whiten(values: Tensor, counts: Tensor, epsilon: float) -> Tensor:
-    """`values` (N,), each there `counts` (N,) times, at mean 0 and unbiased deviation 1.
-
-    `epsilon` is added to the variance. A single entry becomes 0.
-    """
-    total = counts.sum()
-    deviation = values - exact_mean(values, counts)
-    variance = (deviation.square() * counts).sum() / (total - 1).clamp(min=1)
-    return deviation * (variance + epsilon).rsqrt()
-
-
-def exact_mean(values: Tensor, counts: Tensor) -> Tensor:
-    """Mean of `values` (N,), each there `counts` (N,) times, (); exactly theirs where all are equal.
-
-    A rounding error would be all there is to normalise, and come out as large as a signal.
-    """
-    first = values[0]
-    return first + ((values - first) * counts).sum() / counts.sum()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from optpo.advantages.steps import step_ends
 from optpo.advantages.token_rewards import token_rewards
+from optpo.advantages.whitening import whiten
 from optpo.batch import RolloutBatch
 from optpo.errors import SettingsError
 from optpo.needs import Need
@@ -100,7 +101,7 @@ class GaeAdvantage:
             returns = discounted_sum(by_token, rollouts, discounts)
         returns = torch.where(held[rollouts], torch.nan, returns)
         if self.whiten and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            advantages = whiten(advantages, torch.ones_like(advantages), 1e-8)
         return advantages, returns
 
 
