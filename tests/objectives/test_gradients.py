@@ -58,6 +58,7 @@ SMOOTH = [
     ClippedObjective(clip_low=0.1, clip_high=0.3, dual_clip=1.2),
     ClippedObjective(gate="none", kl_coefficient=0.1, kl_estimator="k1"),
     ClippedObjective(kl_coefficient=0.1, kl_estimator="k2", value_clip=0.0),
+    ClippedObjective(kl_coefficient=0.1, kl_weighted=True),
     BalancedObjective(target=0.7, **TERMS),
     BalancedObjective(target=0.7, mass="value", order="low-first"),
     HeterogeneousObjective(**TERMS),

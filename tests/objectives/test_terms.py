@@ -58,6 +58,20 @@ def test_what_the_gradients_of_the_estimators_are():
     assert torch.allclose(gradient("k3"), LOGP.exp() - LOGP_REF.exp())
 
 
+@pytest.mark.parametrize("behaviour", [LOGP, LOGP_REF, LOGP.flip(0)])
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_a_weighted_penalty_has_the_divergences_gradient(estimator, behaviour):
+    """Whatever policy the tokens were sampled from; k2's own is only right on-policy, unweighted."""
+    logits = LOGP.clone().requires_grad_()
+    objective = ClippedObjective(kl_coefficient=1.0, kl_estimator=estimator, kl_weighted=True)
+    zero = torch.zeros_like(LOGP)
+    losses, metrics = objective(TokenBatch(logits.log_softmax(0), behaviour, zero, LOGP_REF))
+    (gradient,) = torch.autograd.grad((behaviour.exp() * losses).sum(), logits)
+    divergence = (logits.softmax(0) * (logits.log_softmax(0) - LOGP_REF)).sum()
+    assert torch.allclose(gradient, torch.autograd.grad(divergence, logits)[0])
+    assert torch.allclose((behaviour.exp() * metrics["kl"]).sum(), divergence.detach())
+
+
 @pytest.mark.parametrize("part", OBJECTIVES)
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_every_policy_gradient_takes_the_penalty(part, estimator):

@@ -30,7 +30,7 @@ def stub(logp, **settings):
     )
     arguments = {
         "delta": settings.pop("delta", None),
-        "use_bias_correction_kl": False,
+        "use_bias_correction_kl": settings.pop("weighted", False),
         "steps_per_generation": 1,
     }
     return SimpleNamespace(
@@ -84,13 +84,18 @@ loss_types = st.sampled_from(sorted(AGGREGATES))
 cases = ragged(per_rollout=True)
 
 
-@given(cases, loss_types, st.sampled_from([0.0, 0.04]))
-def test_clipped_losses(case, loss_type, beta):
-    """Its loss types are one clipped loss under four aggregations; the penalty is k3."""
+@given(cases, loss_types, st.sampled_from([0.0, 0.04]), st.booleans())
+def test_clipped_losses(case, loss_type, beta, weighted):
+    """Its loss types are one clipped loss under four aggregations; the penalty is k3, weighted by
+    default."""
     objective = ClippedObjective(
-        clip_high=0.28, kl_coefficient=beta, aggregate=AGGREGATES[loss_type]
+        clip_high=0.28,
+        kl_coefficient=beta,
+        kl_weighted=weighted,
+        aggregate=AGGREGATES[loss_type],
     )
-    case.assert_same(objective, grpo(case, loss_type=loss_type, beta=beta), LONGEST)
+    theirs = grpo(case, loss_type=loss_type, beta=beta, weighted=weighted)
+    case.assert_same(objective, theirs, LONGEST)
 
 
 @given(cases, loss_types)

@@ -18,13 +18,16 @@ KlEstimator = Literal["k1", "k2", "k3"]
 class OptionalTerms:
     """The terms that objectives share; an objective is a subclass.
 
-    `kl_coefficient` adds that much of `kl_estimator` (see `kl_estimate`). `value_coefficient` adds
+    `kl_coefficient` adds that much of `kl_estimator` (see `kl_estimate`), with `kl_weighted` times the
+    ratio of policy and behaviour policy: k3's gradient is then that of the divergence, also
+    off-policy (DeepSeek-V3.2, 2512.02556; TRL's default). `value_coefficient` adds
     half the squared error of the critic, clipped to `value_clip` around its old values (off at 0),
     where there is a critic; tokens without a target (returns not a number) add nothing.
     """
 
     kl_coefficient: float = 0.0
     kl_estimator: KlEstimator = "k3"
+    kl_weighted: bool = False
     value_coefficient: float = 0.5
     value_clip: float = 0.2
     aggregate: Aggregate = "token-mean"
@@ -61,6 +64,8 @@ class OptionalTerms:
             if batch.logp_ref is None:
                 raise ValueError("a penalty towards the reference needs its log-probs")
             kl = kl_estimate(batch.logp, batch.logp_ref, self.kl_estimator)
+            if self.kl_weighted:
+                kl = kl * (batch.logp - batch.logp_old).exp()
             losses = losses + self.kl_coefficient * kl
             metrics = {**metrics, "kl": kl.detach()}
         if batch.values is not None:
