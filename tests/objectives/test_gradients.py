@@ -204,6 +204,61 @@ def test_drawn_tokens_are_held_fixed(seed):
     assert torch.autograd.gradcheck(losses, batch.logits, eps=1e-7, atol=1e-6)
 
 
+EVERY = [
+    *SMOOTH,
+    *(part for part, _ in SURROGATES),
+    OneTokenObjective(),
+    OneTokenObjective(draws=4),
+]
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=str)
+def test_single_precision_is_kept(objective):
+    """float32 in, float32 out, near the result in float64; metrics are finite, one a token."""
+    batch = batch_of(0)
+    single = TokenBatch(
+        **{
+            name: value.detach().float() if value.is_floating_point() else value
+            for name, value in vars(batch).items()
+        }
+    )
+    losses, metrics = objective(single)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses.double(), objective(batch)[0].detach(), rtol=1e-4, atol=1e-4)
+    for value in metrics.values():
+        assert value.shape == (COUNT,)
+        assert bool(value.isfinite().all())
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=str)
+def test_the_order_of_rollouts_does_not_matter(objective):
+    """Rollouts in reverse, groups mixed: the same loss and the same gradient for each token."""
+    batch = batch_of(1)
+    order = (-ROLLOUTS).argsort(stable=True)
+    turned = TokenBatch(
+        **{
+            name: value.detach()[order if len(value) == COUNT else slice(None)]
+            for name, value in vars(batch).items()
+        }
+    )
+    turned = replace(
+        turned,
+        rollouts=6 - turned.rollouts,
+        groups=GROUPS.flip(0),
+        logp=turned.logp.requires_grad_(),
+        values=turned.values.requires_grad_(),
+        logits=turned.logits.requires_grad_(),
+    )
+    for name in ("logp", "logits"):
+        slopes = []
+        for some in (batch, turned):
+            loss = objective(some)[0].sum()
+            slopes += torch.autograd.grad(loss, getattr(some, name), allow_unused=True)
+        if slopes[0] is not None:
+            assert torch.allclose(slopes[0][order], slopes[1])
+    assert torch.allclose(objective(batch)[0].sum(), objective(turned)[0].sum())
+
+
 def test_no_objective_is_left_out():
     """A new objective must join one of the lists above."""
     checked = {type(objective) for objective in SMOOTH} | {type(part) for part, _ in SURROGATES}
