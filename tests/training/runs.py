@@ -15,6 +15,12 @@ SMALL = [
 ]  # fmt: skip
 
 
+VERIFIED = [
+    "steps=3", "data.limit=8", "sample.rows=16", "evaluate.samples=0", "evaluate.unseen_samples=0",
+]  # fmt: skip
+"""The same for recipes with a fixed number of rollouts and a verifier."""
+
+
 class QuietView:
     """Shows nothing; `crash_after` is the step after which the machine is switched off."""
 
@@ -43,9 +49,9 @@ class Outcome(NamedTuple):
     weights: bytes
 
 
-def run(path, *assignments, recipe="optpo", view=None):
+def run(path, *assignments, recipe="optpo", view=None, small=SMALL):
     """Run, or go on with, the run in a folder; returns its outcome in the process that writes."""
-    settings = build_settings(recipe, assignments=[*SMALL, *assignments])
+    settings = build_settings(recipe, assignments=[*small, *assignments])
     directory = RunDirectory(path)
     if join_processes("cpu").first:
         begun = (path / "config.yaml").exists()

@@ -9,8 +9,8 @@ import torch
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.supervised import SupervisedObjective
-from optpo.training.policy import Policy
 from optpo.training.gradient import StepTargets
+from optpo.training.policy import Policy
 from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
 
 AGGREGATES = ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]

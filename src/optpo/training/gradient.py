@@ -69,6 +69,8 @@ def accumulate(
     )
     count = int(batch.lengths[rollouts].sum())
     fresh = (batch.versions == policy.version)[batch.token_rollouts]
+    if "earlier" in batch.token_values:
+        fresh &= batch.token_values["earlier"] == 0
     own, gaps = {"loss": 0.0}, [0.0]
     slopes = None
     if "minibatch" in objective.needs:

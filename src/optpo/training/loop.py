@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from optpo.data import open_scorer
-from optpo.errors import RunStoppedError, StorageError
+from optpo.errors import RunStoppedError, SettingsError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.distributed import join_processes
 from optpo.training.engines import open_voter
@@ -83,6 +83,10 @@ class _Run:
         self.view = view
         self.trackers: list[Tracker] = []
         self.processes = join_processes(settings.model.device)
+        if settings.window and self.processes.world > 1:
+            raise SettingsError(
+                [f"window is {settings.window}; with several processes it must be 0 (off)"]
+            )
         data, sample = settings.data, settings.sample
         questions, unseen = questions_of_run(settings.data, directory)
         self.policy = load_policy(settings.model, sample.temperature, settings.update.pass_tokens)

@@ -258,6 +258,7 @@ class Sampler:
             occupancies=tuple(one for each in everybody for one in each.occupancies),
             tokens_prefill=sum(each.tokens_prefill for each in everybody),
             gap=max(each.gap for each in everybody),
+            partials=own.partials,
         )
 
     def remember(self, sampled: Sampled) -> list[bool | None]:

@@ -1,0 +1,132 @@
+"""Gradients of objectives that see all tokens of an optimiser step at once."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.one_token import OneTokenObjective
+from optpo.training.gradient import StepTargets
+from optpo.training.policy import Policy
+from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
+
+
+@dataclass(frozen=True)
+class AllAtOnce:
+    """An objective made to see all of an optimiser step, and the sizes it was shown."""
+
+    inner: object
+    seen: list
+
+    aggregate = "token-mean"
+    needs = frozenset({"minibatch"})
+
+    def __call__(self, batch):
+        self.seen.append(
+            (len(batch.logp), batch.rollout_count, int(batch.rollout_groups.max()) + 1)
+        )
+        return self.inner(batch)
+
+
+def moved(policy, batch, objective, *, critic, settings):
+    """Weights after one update by plain descent, and its metrics."""
+    one = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,), pass_tokens=30)
+    if critic:
+        one.add_value_head()
+    parameters = list(one.trainable().values())
+    optimizer = torch.optim.SGD([{"params": parameters, "lr": 1.0, "base_lr": 1.0}])
+    logp_old, values = behaviour(one, settings, batch)
+    generator = torch.Generator().manual_seed(8)
+    targets = StepTargets(
+        torch.randn(len(batch.logps), generator=generator),
+        logp_old,
+        values_old=values,
+        returns=None if values is None else torch.ones_like(values),
+    )
+    metrics = update(one, optimizer, objective, settings, batch, targets, lambda done: 0.1)
+    return one.trainable(), metrics
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("minibatches", [1, 3])
+def test_seen_at_once_or_pass_by_pass(policy, ragged_batch, critic, minibatches):
+    """An objective over tokens gives the same update and metrics whether it is shown each forward
+    pass or all of an optimiser step; then it sees whole rollouts, with their questions."""
+    settings = UpdateSettings(minibatches=minibatches, gradient_clip=1e9)
+    batch = replace(ragged_batch, versions=ragged_batch.versions - 1)
+    plain, seen = ClippedObjective(), []
+    apart, its_metrics = moved(policy, batch, plain, critic=critic, settings=settings)
+    together, metrics = moved(
+        policy, batch, AllAtOnce(plain, seen), critic=critic, settings=settings
+    )
+    for name, value in apart.items():
+        assert torch.allclose(together[name], value, atol=2e-5), name
+    assert metrics == pytest.approx(its_metrics, abs=1e-4)
+    assert len(seen) == minibatches
+    assert sum(tokens for tokens, _, _ in seen) == len(batch.logps)
+    assert sum(rollouts for _, rollouts, _ in seen) == batch.rollouts
+    if minibatches == 1:
+        assert seen == [(len(batch.logps), batch.rollouts, batch.group_count)]
+
+
+def test_an_objective_may_ask_for_logits(policy, ragged_batch):
+    """One-token rollouts: without a penalty, at temperature 1, the loss is that of its closed form,
+    the mean of -pi(x) ln pi(x), of the policy that made the logits."""
+    logps, _ = policy.score_all(ragged_batch)
+    objective = OneTokenObjective(temperature=1.0, beta=0.0)
+    metrics = update(
+        policy,
+        make_optimizer(policy, UpdateSettings()),
+        objective,
+        UpdateSettings(),
+        ragged_batch,
+        StepTargets(torch.zeros(len(logps))),
+        lambda done: 1.0,
+    )
+    assert metrics["loss"] == pytest.approx(float((-logps.exp() * logps).mean()), abs=1e-5)
+
+
+def test_epochs_end_where_the_policy_has_strayed(policy, ragged_batch):
+    """ESPO: a threshold no ratio stays under ends the step after one pass, one that none reaches
+    never does, and the deviation is that of all tokens before the pass."""
+    done = {}
+    for most in (1e-9, 1e9, 0.0):
+        settings = UpdateSettings(epochs=4, most_deviation=most, learning_rate=1e-3)
+        one = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,))
+        logp_old, _ = behaviour(one, settings, ragged_batch)
+        targets = StepTargets(torch.ones(len(ragged_batch.logps)), logp_old)
+        objective = ClippedObjective(gate="none")
+        metrics = update(
+            one, make_optimizer(one, settings), objective, settings, ragged_batch, targets,
+            lambda done: 1.0,
+        )  # fmt: skip
+        done[most] = metrics["epochs"]
+        assert one.version == metrics["epochs"]
+    assert done == {1e-9: 1, 1e9: 4, 0.0: 4}
+
+
+def test_the_critic_may_learn_alone(policy, ragged_batch):
+    """In a warm-up step the policy's weights stay to the bit, and the critic's move."""
+    policy.add_value_head()
+    before = {name: value.detach().clone() for name, value in policy.trainable().items()}
+    settings = UpdateSettings(learning_rate=1e-2)
+    logp_old, values = behaviour(policy, settings, ragged_batch)
+    ones = torch.ones_like(values)
+    targets = StepTargets(ones, logp_old, values_old=values, returns=ones, critic_only=True)
+    update(
+        policy, make_optimizer(policy, settings), ClippedObjective(), settings, ragged_batch,
+        targets, lambda done: 1.0,
+    )  # fmt: skip
+    stayed = {name: value.equal(before[name]) for name, value in policy.trainable().items()}
+    assert all(same == (not name.startswith("value_head")) for name, same in stayed.items())
+
+
+def test_entropies_are_those_of_the_logits(policy, ragged_batch):
+    """Pass by pass the entropy at every token is that of a plain softmax over the vocabulary."""
+    policy.pass_tokens = 30
+    found = policy.entropies(ragged_batch)
+    scored = policy.score(ragged_batch, torch.arange(ragged_batch.rollouts))
+    expected = torch.distributions.Categorical(logits=scored.logits).entropy()
+    assert torch.allclose(found, expected, atol=1e-5)

@@ -1,0 +1,126 @@
+"""Recipes in whole runs: each trains, and what it remembers survives a run that is switched off."""
+
+import json
+
+import pytest
+
+from optpo.data import embedded_model_path
+from optpo.errors import SettingsError
+from optpo.recipes import build_settings, recipe_names
+from tests.training.runs import VERIFIED, QuietView, run
+
+REMEMBERING = (
+    "spo-single-stream", "optpo-spo", "riskpo", "ppo-max", "hapo-history", "dapo-bytedance", "remax",
+)  # fmt: skip
+OF_A_RECIPE = {
+    "rto": [f"model.guide={embedded_model_path()}"],
+    "hbpo": ['prompts.sentence=""', *(f"{stage}.budgets=[14, 20, 26, 32]" for stage in
+             ("prompts", "shape", "advantage")), "shape.context=48", "advantage.context=48"],
+    "t-ppo": ["allocate.votes=2"],
+    "dapo-bytedance": ["prompts.questions_per_step=2", "shape.limit=48", "shape.buffer=24"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_trains(tmp_path, recipe):
+    """Three steps on eight questions: finite losses, weights that moved, and rows that add up."""
+    found = run(tmp_path / "run", *OF_A_RECIPE.get(recipe, ()), recipe=recipe, small=VERIFIED)
+    trained = [row for row in found.metrics if row["loss"] is not None]
+    assert trained
+    assert found.metrics[-1]["version"] > 0
+    assert all(row["skipped_updates"] == 0 for row in trained)
+    # RiskPO's quantiles begin at 0, where no bundle is better than another.
+    assert all(row["gradient_norm"] > 0 for row in trained[recipe == "riskpo" :])
+    assert all(row["sampling_gap"] < 1e-4 for row in trained)
+    assert sum(row["rollouts"] for row in found.metrics) == len(found.rollouts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", REMEMBERING)
+def test_a_run_that_remembers_ends_like_one_never_stopped(tmp_path, recipe):
+    """Values, records, quantiles, moments, refills and greedy rollouts: the same to the bit."""
+    extra = OF_A_RECIPE.get(recipe, ())
+    whole = run(tmp_path / "whole", *extra, recipe=recipe, small=VERIFIED)
+    with pytest.raises(RuntimeError, match="switched off"):
+        run(tmp_path / "cut", *extra, recipe=recipe, small=VERIFIED, view=QuietView(2))
+    assert run(tmp_path / "cut", *extra, recipe=recipe, small=VERIFIED) == whole
+
+
+def test_values_are_tracked_and_saved(tmp_path):
+    """Every question begins with the mean of its initial rollouts, is one rollout a step, and the
+    checkpoint holds its value by its id. (The published code loses them when it resumes.)"""
+    found = run(tmp_path / "run", "steps=2", recipe="spo-single-stream", small=VERIFIED)
+    assert [row["rollouts"] for row in found.metrics] == [8, 8]
+    assert [row["zero_variance_groups"] for row in found.metrics] == [0, 0]
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    state = json.loads((saved / "state.json").read_text())
+    notes = {name: of["notes"] for name, of in state["prompts"]["questions"].items()}
+    rewards = {}
+    for row in found.rollouts:
+        rewards.setdefault(row["prompt_id"], []).append(row["reward"])
+    assert notes.keys() == rewards.keys()
+    for of in notes.values():
+        assert of["visits"] == 2
+        # 8 initial rollouts weigh 8; each visit keeps .875 to .96 of the weight and adds 1.
+        assert 8 * 0.875**2 + 1.875 <= of["weight"] <= 8 * 0.96**2 + 1.96
+        assert 0 <= of["value"] <= 1
+    assert state["ledger"]["tokens_baseline"] > 8 * 8 * 10
+
+
+def test_questions_are_asked_until_enough_teach(tmp_path):
+    """Dynamic sampling: a step goes on asking while fewer than two questions have rewards that
+    differ, and no question twice."""
+    extra = OF_A_RECIPE["dapo-bytedance"]
+    found = run(
+        tmp_path / "run", *extra, "allocate.votes=4", recipe="dapo-bytedance", small=VERIFIED
+    )
+    for row in found.metrics:
+        rollouts = [r for r in found.rollouts if r["version"] == row["version"] - 1]
+        groups = {}
+        for rollout in rollouts:
+            groups.setdefault(rollout["prompt_id"], []).append(rollout["reward"])
+        # With no penalty of length in play the rewards differ where the scores do.
+        asked = row["questions"]
+        assert asked % 2 == 0
+        assert all(len(of) == 4 for of in groups.values())
+        teaches = [len({*of}) > 1 for of in groups.values()]
+        assert asked == 8 or sum(teaches[: asked - 2]) < 2 <= sum(teaches)
+
+
+def test_greedy_rollouts_are_the_baseline(tmp_path):
+    """ReMax: advantages are the reward less one number a question, 0 or 1, and the tokens of the
+    greedy rollouts are counted."""
+    found = run(tmp_path / "run", "steps=1", recipe="remax", small=VERIFIED)
+    baselines = {}
+    for row in found.rollouts:
+        baselines.setdefault(row["prompt_id"], set()).add(row["reward"] - row["advantage"])
+    assert all(len(of) == 1 for of in baselines.values())
+    assert set.union(*baselines.values()) <= {0.0, 1.0}
+    assert found.metrics[0]["tokens_baseline"] > 0
+
+
+def test_any_objective_runs_without_labels(tmp_path):
+    """A recipe with a verifier learns from the vote instead when it is told to."""
+    found = run(tmp_path / "run", "reward.part=majority", "steps=1", recipe="gspo", small=VERIFIED)
+    labels = {row["prompt_id"]: row["label"] for row in found.verdicts}
+    decided = {row["prompt_id"] for row in found.verdicts if row["kind"] == "decided"}
+    for row in found.rollouts:
+        if row["prompt_id"] in decided:
+            assert row["reward"] == float(row["answer"] == labels[row["prompt_id"]])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "assignments", "message"),
+    [
+        ("grpo", ["advantage.centre=tracked"], "asks for 'tracked', which the memory part"),
+        ("rto", [], "name it by model.guide"),
+        ("hbpo", ["shape.budgets=[1]"], "prompts.budgets is"),
+        ("adacot", ["mask.think_token=1"], "shape.think_token is 13, but mask.think_token is 1"),
+        ("riskpo", ["memory.low=0.1"], "memory.low is 0.1, but advantage.low is 0.2"),
+        ("spo-single-stream", ["overlap=1"], "overlap must be 0"),
+    ],
+)
+def test_parts_that_do_not_fit_together(recipe, assignments, message):
+    with pytest.raises(SettingsError, match=message):
+        build_settings(recipe, assignments=assignments)
