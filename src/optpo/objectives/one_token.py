@@ -16,7 +16,7 @@ class OneTokenObjective:
     """-R(a) log pi(a) of tokens a drawn where a text has x: R = 1 for a = x, else `beta` (2509.26313).
 
     The draws are from softmax(z / `temperature`) of the policy's logits z. `draws` says how many a
-    place (256 in the paper); 0 takes the expectation instead, which costs less and has no variance.
+    place (256 in the paper); 0 takes the expectation instead, at the same cost and without variance.
     At temperature 1 and beta 0 that is -sg(pi(x)) log pi(x). Advantages play no part. What is drawn at
     a place follows from `seed`, the place and the tokens of its rollout so far, however a batch is cut.
     """
