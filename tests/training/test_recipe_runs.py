@@ -124,3 +124,15 @@ def test_any_objective_runs_without_labels(tmp_path):
 def test_parts_that_do_not_fit_together(recipe, assignments, message):
     with pytest.raises(SettingsError, match=message):
         build_settings(recipe, assignments=assignments)
+
+
+def test_a_run_ends_when_its_tokens_are_spent(tmp_path):
+    """After the first step by which as many were sampled, first values among them."""
+    most = 8 * 8 * 14 + 200
+    found = run(
+        tmp_path / "run", f"most_tokens={most}", "steps=50", recipe="spo-single-stream",
+        small=VERIFIED,
+    )  # fmt: skip
+    totals = [row["tokens_total"] for row in found.metrics]
+    assert totals[-1] >= most
+    assert all(total < most for total in totals[:-1])

@@ -190,7 +190,7 @@ class _Run:
                 self._save()
         if self.processes.first:
             self.whole.save(self.directory.path / "final")
-        if self.step < self.settings.steps:
+        if self._stands_still and self.step < self.settings.steps:
             self.view.guard(
                 f"ended after step {self.step} of {self.settings.steps}: the last "
                 f"{self.ledger.held_back_in_a_row} steps were held back, so the policy stood still"
@@ -316,8 +316,15 @@ class _Run:
 
     @property
     def _at_the_end(self) -> bool:
-        still = self.ledger.held_back_in_a_row >= self.settings.guards.patience
-        return still or self.step >= self.settings.steps
+        return self._stands_still or self.step >= self.settings.steps or self._spent
+
+    @property
+    def _stands_still(self) -> bool:
+        return self.ledger.held_back_in_a_row >= self.settings.guards.patience
+
+    @property
+    def _spent(self) -> bool:
+        return 0 < self.settings.most_tokens <= self.ledger.tokens_spent
 
     @property
     def _samples_apart(self) -> Policy | None:

@@ -142,6 +142,9 @@ class RunSettings:
     It costs memory for one more copy of the weights that are trained and for a second key-value
     cache, a scoring pass a step, and pays where two forwards at once are faster than two in turn.
 
+    A run ends after `steps`, or after the step by which it has sampled `most_tokens` (0: no limit) to
+    vote, to compare with and to train.
+
     `window` tokens of every rollout are sampled a step (0: whole rollouts); what is not at its end is
     trained on as far as it has come and goes on at the next step, by the policy of then.
     """
@@ -149,6 +152,7 @@ class RunSettings:
     recipe: str = "optpo"
     seed: int = 0
     steps: int = 12
+    most_tokens: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -178,6 +182,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         checks = {
             f"steps is {self.steps}; it must be 1 or more": self.steps >= 1,
+            f"most_tokens is {self.most_tokens}; it must be 0 (no limit) or more": (
+                self.most_tokens >= 0
+            ),
             f"audit is {self.audit}; it must lie between 0 and 1": 0 <= self.audit <= 1,
             f"overlap is {self.overlap}; it must be 0 or 1": self.overlap in (0, 1),
             f"checkpoint_every is {self.checkpoint_every}; it must be 1 or more": (
