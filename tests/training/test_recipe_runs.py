@@ -128,7 +128,7 @@ def test_parts_that_do_not_fit_together(recipe, assignments, message):
 
 def test_a_run_ends_when_its_tokens_are_spent(tmp_path):
     """After the first step by which as many were sampled, first values among them."""
-    most = 8 * 8 * 14 + 200
+    most = 8 * 8 * 20 + 400
     found = run(
         tmp_path / "run", f"most_tokens={most}", "steps=50", recipe="spo-single-stream",
         small=VERIFIED,
