@@ -171,32 +171,6 @@ def test_a_disk_that_fills_during_a_run_names_the_run(capsys, monkeypatch, tmp_p
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("name", ["optpo", "optpo-ppo", "optpo-sft", "ttrl"])
-def test_a_recipe_is_explained(capsys, name: str) -> None:
-    """`recipes NAME` shows every setting with its value, marks the recipe's own, and explains."""
-    assert main(["recipes", name, "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert main(["recipes", name]) == 0
-    out = capsys.readouterr().out
-    assert shown["paper"] in out
-    assert re.search(r"^    update\.epochs +1$", out, re.MULTILINE)
-    for section, values in shown["resolved"].items():
-        for key in values if isinstance(values, dict) else ():
-            assert f"{section}.{key}" in out
-    for section, values in shown["settings"].items():
-        for key in values if isinstance(values, dict) else ():
-            assert re.search(rf"^  \* {section}\.{key} ", out, re.MULTILINE)
-    assert "`pass_tokens` bounds the tokens of one forward pass" in out
-
-
-def test_ranges_of_a_rule_are_explained(capsys) -> None:
-    """What a docstring says of one setting stands under it."""
-    assert main(["recipes", "optpo"]) == 0
-    assert re.search(
-        r"allocate\.p0 +0\.5\n +probability in \(1/candidates, 1\)", capsys.readouterr().out
-    )
-
-
 @pytest.mark.parametrize("flags", [["--samples", "0"], ["--k", "1,99"], ["--k", "x"], ["--k", ""]])
 def test_evaluate_refuses_impossible_counts(capsys, flags: list[str]) -> None:
     """A k beyond the samples is refused before the model is loaded."""

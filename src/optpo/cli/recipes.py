@@ -1,24 +1,35 @@
 """`optpo recipes`: what there is, and what a recipe does."""
 
-import inspect
 import json
-import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from optpo.cli.flags import missing_packages
 from optpo.cli.output import show, show_aside
+from optpo.errors import SettingsError
+
+if TYPE_CHECKING:
+    from optpo.recipes.load import Recipe
+    from optpo.training.settings import RunSettings
 
 _WIDTH = 96
+_FAMILIES = {
+    "reference": "The reference set, learning from a verifier (optpo train)",
+    "papers": "More papers, learning from a verifier (optpo train)",
+    "without_labels": "Without labels (optpo adapt)",
+}
+"""The folders that recipes lie in, in the order they are listed."""
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """List the recipes, or say what one does: its paper, stages and settings."""
+    """List the recipes, or say what one does: its paper, stages, settings, how it differs from grpo."""
 
     name: Annotated[
         str | None, Positional, arg(metavar="[NAME|FILE]", help_behavior_hint="(default: list all)")
@@ -29,86 +40,89 @@ class Recipes:
 
     def run(self) -> None:
         """Print the list, or one recipe."""
-        from optpo.recipes.load import read_recipe, recipe_names
+        from optpo.recipes.load import read_recipe
 
         if self.name is None:
-            recipes = [read_recipe(name) for name in recipe_names()]
-            if self.json:
-                show(json.dumps([asdict(recipe) for recipe in recipes], indent=2))
-                return
-            for recipe in recipes:
-                show(f"{recipe.name:<12} {recipe.title}\n{'':<12} {recipe.paper}")
-            show("\n`optpo recipes NAME` says what one does and lists its settings.")
+            self._list()
             return
         recipe = read_recipe(self.name)
-        resolved = None if missing_packages() else _resolved(self.name)
-        if self.json:
-            show(json.dumps({**asdict(recipe), "resolved": resolved}, indent=2))
+        if missing_packages():
+            self._without_torch(recipe)
             return
+        from optpo.cli.recipe_page import COMPARED_WITH, all_settings, differences, page, stages
+        from optpo.recipes.load import build_settings, settings_to_mapping
+
+        settings = _built(self.name)
+        resolved = settings_to_mapping(settings)
+        compared = None
+        if recipe.name != COMPARED_WITH:
+            there = settings_to_mapping(build_settings(COMPARED_WITH))
+            compared = differences(resolved, there, recipe.settings)
+        if not self.json:
+            show("\n".join(page(recipe, settings, compared)))
+            return
+        told: dict[str, Any] = {
+            **asdict(recipe),
+            "resolved": resolved,
+            "stages": [
+                dict(zip(("stage", "part", "does"), row, strict=True)) for row in stages(settings)
+            ],
+            "ranges": {setting.name: setting.range for setting in all_settings(settings)},
+            "differs_from_grpo": {
+                name: {"here": here, COMPARED_WITH: there} for name, here, there in compared or ()
+            },
+        }
+        show(json.dumps(told, indent=2))
+
+    def _list(self) -> None:
+        from optpo.recipes.load import read_recipe, recipe_names
+
+        recipes = [read_recipe(name) for name in recipe_names()]
+        if self.json:
+            families = _families()
+            rows = [{**asdict(recipe), "family": families[recipe.name]} for recipe in recipes]
+            show(json.dumps(rows, indent=2))
+        else:
+            show("\n".join(_listed(recipes)))
+
+    def _without_torch(self, recipe: "Recipe") -> None:
+        if self.json:
+            show(json.dumps({**asdict(recipe), "resolved": None}, indent=2))
+            return
+        import yaml
+
         show(f"{recipe.name}: {recipe.title}\n{recipe.paper}\n")
         show(textwrap.fill(recipe.description, _WIDTH), end="\n\n")
-        if resolved is None:
-            import yaml
-
-            show(yaml.safe_dump(recipe.settings, sort_keys=False), end="")
-            show_aside("defaults and ranges need: pip install 'optpo[train]'")
-            return
-        show("All settings; * where the recipe itself says so.\n")
-        show("\n".join(_explained(resolved, recipe.settings)))
+        show(yaml.safe_dump(recipe.settings, sort_keys=False), end="")
+        show_aside("defaults and ranges need: pip install 'optpo[train]'")
 
 
-def _resolved(name: str) -> dict[str, Any]:
-    from optpo.recipes.load import build_settings, settings_to_mapping
+def _built(name: str) -> "RunSettings":
+    """The recipe's settings; where it needs a second model, which no recipe names, one of yours."""
+    from optpo.recipes.load import build_settings
 
-    return settings_to_mapping(build_settings(name))
-
-
-def _explained(resolved: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[str]:
-    """The settings as lines, section by section, with what their docstrings say."""
-    from optpo.recipes.load import settings_from_mapping
-
-    settings = settings_from_mapping(resolved)
-    single = {key: value for key, value in resolved.items() if not isinstance(value, dict)}
-    yield from _section("", settings, single, said)
-    for key, values in resolved.items():
-        if isinstance(values, dict):
-            yield from _section(key, getattr(settings, key), values, said.get(key) or {})
+    try:
+        return build_settings(name)
+    except SettingsError as error:
+        if not any("model.guide" in problem for problem in error.problems):
+            raise
+        return build_settings(name, flags={"model.guide": "(yours)"})
 
 
-def _section(
-    path: str, settings: object, values: Mapping[str, Any], said: Mapping[str, Any]
-) -> Iterator[str]:
-    summary, explained = _docstring(type(settings))
-    if path:
-        yield path
-    yield from textwrap.wrap(summary, _WIDTH, initial_indent="    ", subsequent_indent="    ")
-    inner = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            inner.append(key)
-            continue
-        dotted = f"{path}.{key}" if path else key
-        line = f"  {'*' if key in said else ' '} {dotted:<28} {json.dumps(value)}"
-        yield line
-        yield from textwrap.wrap(
-            explained.get(key, ""), _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8
-        )
-    yield ""
-    for key in inner:
-        part = getattr(settings, key)
-        yield from _section(f"{path}.{key}", part, values[key], said.get(key) or {})
+def _families() -> dict[str, str]:
+    """The folder that each recipe lies in."""
+    shipped = Path(str(files("optpo.recipes")))
+    return {file.stem: file.parent.name for file in shipped.rglob("*.yaml")}
 
 
-def _docstring(kind: type[Any]) -> tuple[str, dict[str, str]]:
-    """A settings class's docstring: as one paragraph, and what is said of single settings.
-
-    Where settings are explained one by one under "Args:", the paragraph is the first line only.
-    """
-    text = inspect.getdoc(kind) or ""
-    prose, _, arguments = text.partition("\nArgs:\n")
-    arguments = re.split(r"\n(?=\S)", arguments)[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
-    explained = {name: " ".join(said.split()) for name, said in entries}
-    if explained:
-        prose = prose.partition("\n\n")[0]
-    return " ".join(prose.split()), explained
+def _listed(recipes: "list[Recipe]") -> Iterator[str]:
+    families = _families()
+    width = max(len(recipe.name) for recipe in recipes)
+    others = sorted({*families.values()} - {*_FAMILIES})
+    for family in (*_FAMILIES, *others):
+        yield _FAMILIES.get(family, family)
+        for recipe in recipes:
+            if families[recipe.name] == family:
+                yield f"  {recipe.name:<{width}}  {recipe.title}"
+        yield ""
+    yield "`optpo recipes NAME` says what one does, in which stages, its paper and its settings."
