@@ -54,8 +54,7 @@ def grouped(draw, smallest=1, equal=False, binary=None):
     sizes = draw(st.lists(size, min_size=1, max_size=4))
     if equal:
         sizes = [sizes[0]] * len(sizes)
-    groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    count = len(groups)
+    count = sum(sizes)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     lengths = torch.randint(1, 7, (count,), generator=generator)
     # One rollout of several tokens: of a single token there is no deviation.
@@ -63,23 +62,31 @@ def grouped(draw, smallest=1, equal=False, binary=None):
     rewards = torch.randn(count, generator=generator, dtype=torch.float64)
     if draw(st.booleans()) if binary is None else binary:
         rewards = (rewards > 0).double()
-    spans, tokens = lengths + 2, int(lengths.sum())
-    zero = torch.zeros(count, dtype=torch.int64)
-    batch = RolloutBatch(
+    return Grouped(batch_of(sizes, lengths.tolist(), generator), rewards)
+
+
+def batch_of(sizes, lengths, generator=None):
+    """Groups of these sizes, their rollouts of these lengths; the rest is drawn."""
+    generator = generator or torch.Generator().manual_seed(0)
+    count, tokens = sum(sizes), sum(lengths)
+    lengths = torch.tensor(lengths)
+    spans, zero = lengths + 2, torch.zeros(count, dtype=torch.int64)
+
+    def normal(size):
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    return RolloutBatch(
         tokens=torch.randint(3, 90, (int(spans.sum()),), generator=generator),
         offsets=torch.cat([torch.zeros(1, dtype=torch.int64), spans.cumsum(0)]),
         prompt_lengths=zero + 2,
-        groups=groups,
+        groups=torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
         votes=zero,
         labels=torch.zeros(len(sizes), dtype=torch.int64),
-        logps=-torch.rand(tokens, generator=generator, dtype=torch.float64),
+        logps=-normal(tokens).abs(),
         versions=zero,
         indices=zero,
         unfinished=zero.bool(),
-        scores=rewards,
-        question_values={
-            "greedy": torch.randn(len(sizes), generator=generator, dtype=torch.float64)
-        },
-        token_values={"value": torch.randn(tokens, generator=generator, dtype=torch.float64)},
+        scores=torch.full((count,), torch.nan),
+        question_values={"greedy": normal(len(sizes))},
+        token_values={"value": normal(tokens)},
     )
-    return Grouped(batch, rewards)
