@@ -34,9 +34,17 @@ def follow(memory, steps):
 
 def test_the_dossiers_trace():
     """Four batches at rate .1: the quantiles of .2 and .8 after each."""
-    found = follow(QuantileMemory(questions=2, pairing="index"), STEPS)
+    found = follow(QuantileMemory(questions=2, pairing="index", first="zero"), STEPS)
     low, high = [0.02, 0.015, 0.035, -0.02], [0.08, 0.135, 0.215, 0.22]
     assert found == [pytest.approx(pair) for pair in zip(low, high, strict=True)]
+
+
+def test_quantiles_begin_with_the_first_returns():
+    """Those of 2 1 0 1 at .2 and .8 are .6 and 1.4; then each moves by rate times level minus the
+    share below it: a quarter and three quarters of 2 1 0 1."""
+    found = follow(QuantileMemory(questions=2, pairing="index"), STEPS[:2])
+    assert found[0] == pytest.approx([0.6, 1.4])
+    assert found[1] == pytest.approx([0.6 + 0.1 * (0.2 - 0.25), 1.4 + 0.1 * (0.8 - 0.75)])
 
 
 def test_quantiles_come_to_rest_at_theirs():

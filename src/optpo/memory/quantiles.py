@@ -22,7 +22,9 @@ class QuantileMemory:
     """RiskPO's online quantiles (2510.00911), of the run as a whole.
 
     Each step moves the quantiles of levels `low` and `high` by `rate` towards those of its bundles'
-    returns (`quantile_step`); they begin at 0, as in the published script, which follows 19 levels.
+    returns (`quantile_step`). They begin at those of the first step's returns; `first` zero begins
+    at 0, as the published script does (which follows 19 levels) and which many steps pass before
+    any bundle is worth more than another.
     Bundles are those of `BundledRiskAdvantage`, so `questions`, `low`, `high`, `pairing` and `seed`
     must be the same there; they are made of all rollouts that have a reward, also of those that are
     not selected.
@@ -34,6 +36,7 @@ class QuantileMemory:
     low: float = 0.2
     high: float = 0.8
     rate: float = 0.1
+    first: Literal["returns", "zero"] = "returns"
     pairing: Literal["random", "index"] = "random"
     seed: int = 0
 
@@ -55,7 +58,7 @@ class QuantileMemory:
 
     @property
     def initial_rollouts(self) -> int:
-        """None: the quantiles begin at 0."""
+        """None: the quantiles begin with the first step."""
         return 0
 
     @property
@@ -87,10 +90,14 @@ class QuantileMemory:
         bundling = self._bundling()
         bundles, _ = bundling.bundles(batch.select(given))
         returns = bundling.returns_of(rewards[given].double(), bundles)
+        levels = (self.low, self.high)
+        if self.first == "returns" and NAMES[0] not in run:
+            found = torch.quantile(returns, torch.tensor(levels, dtype=torch.float64))
+            return nothing, {**run, **dict(zip(NAMES, found.tolist(), strict=True))}
         before = torch.tensor([run.get(name, 0.0) for name in NAMES], dtype=torch.float64)
         low, high = (
             float(quantile_step(quantile, level, returns, self.rate))
-            for quantile, level in zip(before, (self.low, self.high), strict=True)
+            for quantile, level in zip(before, levels, strict=True)
         )
         return nothing, {**run, NAMES[0]: low, NAMES[1]: high}
 
