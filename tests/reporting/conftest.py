@@ -171,10 +171,18 @@ def _evaluations(
         mean = start + gain * min(1.0, learned) + 0.02 * skill + chance.gauss(0, 0.008)
         rows.append({
             "step": step, "set": name, "mean": mean, "mean_low": mean - 0.04,
-            "mean_high": mean + 0.04, "majority": mean + 0.09, "samples": 8, "questions": 40,
+            "mean_high": mean + 0.04, "majority": mean + 0.09, "majority_low": mean + 0.03,
+            "majority_high": mean + 0.15, "passed": mean + 0.2, "passed_low": mean + 0.12,
+            "passed_high": mean + 0.26, "samples": 8, "questions": 40,
+            "passes": {k: _around(mean + 0.1 * place) for place, k in enumerate("148")},
+            "majorities": {k: _around(mean + 0.04 * place) for place, k in enumerate("148")},
             "tokens_total": tokens, "seconds_total": step * 21.0,
         })  # fmt: skip
     return rows
+
+
+def _around(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05}
 
 
 def _summary(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optpo.errors import RunDirectoryError, SettingsError
 from optpo.recipes.registry import part_class
 from optpo.reporting import charts, formatting
+from optpo.reporting.accuracy_rows import AccuracyRow, accuracy_rows
 from optpo.reporting.charts import Track
 from optpo.reporting.overview import Overview, overview
 from optpo.reporting.questions import ListedQuestion, list_questions
@@ -45,6 +46,8 @@ class _Page:
     model: str
     seed: str
     claim: str
+    verified: bool
+    accuracy: tuple[AccuracyRow, ...]
     audits: int
     audits_agreed: int
     bins: "Sequence[CalibrationBin]"
@@ -123,6 +126,8 @@ def _page(track: Track, limit: int) -> _Page:
         model=_fact(run, "model"),
         seed=_fact(run, "seed"),
         claim=_claim(run),
+        verified=_verified(run),
+        accuracy=accuracy_rows(run),
         audits=len(agrees),
         audits_agreed=sum(agrees),
         bins=calibration_bins(confidences, agrees, audited),
@@ -171,6 +176,16 @@ def _claim(run: RunData) -> str:
         "Its rule claims nothing about errors: the confidence is a heuristic figure that need not "
         "be met.",
     )
+
+
+def _verified(run: RunData) -> bool:
+    """Whether a verifier rewards the run's rollouts, where else votes do."""
+    settings = run.config.get("reward")
+    name = settings.get("part") if isinstance(settings, Mapping) else None
+    try:
+        return "score" in part_class("reward", name)().needs
+    except (SettingsError, TypeError, AttributeError):
+        return False
 
 
 def _fact(run: RunData, name: str) -> str:

@@ -28,7 +28,10 @@ def summary_lines(summary: Row) -> list[str]:
     for label, name in (
         ("accuracy, adapted questions", "accuracy"),
         ("  their majority vote", "majority"),
+        ("  any of their rollouts", "passed"),
         ("accuracy, unseen questions", "unseen_accuracy"),
+        ("  their majority vote", "unseen_majority"),
+        ("  any of their rollouts", "unseen_passed"),
     ):
         before, after = number(summary, f"{name}_before"), number(summary, f"{name}_after")
         if before is not None or after is not None:
@@ -78,14 +81,18 @@ def _verdicts(verdicts: Mapping[str, Any]) -> str:
 
 def evaluation_text(row: Row) -> str:
     """Return one evaluation in a sentence."""
-    low, high = number(row, "mean_low"), number(row, "mean_high")
-    interval = f" ({percent(low)} to {percent(high)})" if None not in (low, high) else ""
     samples = decimal(number(row, "samples"), 0)
-    return (
-        f"{one_line(row.get('set', ''))} questions after step {decimal(number(row, 'step'), 0)}: "
-        f"mean {percent(number(row, 'mean'))}{interval}, "
-        f"majority of {samples} {percent(number(row, 'majority'))}"
-    )
+    said = f"mean {_with_interval(row, 'mean')}, majority of {samples} {_with_interval(row, 'majority')}"
+    if number(row, "passed") is not None:
+        said += f", any of {samples} {_with_interval(row, 'passed')}"
+    place = decimal(number(row, "step"), 0)
+    return f"{one_line(row.get('set', ''))} questions after step {place}: {said}"
+
+
+def _with_interval(row: Row, name: str) -> str:
+    low, high = number(row, f"{name}_low"), number(row, f"{name}_high")
+    interval = f" ({percent(low)} to {percent(high)})" if None not in (low, high) else ""
+    return f"{percent(number(row, name))}{interval}"
 
 
 def facts(settings: Row, names: tuple[str, ...]) -> str:
