@@ -192,6 +192,13 @@ def test_a_function_that_cannot_be_called_is_refused_at_once(scorer, body, name,
     assert message in str(raised.value)
 
 
+def test_where_there_are_no_questions_nothing_is_asked_for(scorer):
+    """An empty held-out set has no columns, and is no reason to refuse a function."""
+    scorer("def score(level): return level")
+    by = open_scorer(ScoreSettings(by="my_rewards:score"), {}, AnswerSettings(), None)
+    assert by.score([]) == []
+
+
 def test_a_module_that_is_not_there_hints_at_near_ones(scorer):
     """The files of the current folder are looked at."""
     scorer("def score(**kwargs): pass")

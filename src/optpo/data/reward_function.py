@@ -48,7 +48,9 @@ class RewardFunction:
             {column for question in questions.values() for column in question.columns} - {*_OWN}
         )
         self._function = _found(name)
-        self._passed = _accepted(name, self._function, (*_OWN, *self._columns))
+        offered = (*_OWN, *self._columns)
+        # Which columns there are is not known where there are no questions, and nothing is asked.
+        self._passed = _accepted(name, self._function, offered) if questions else []
 
     @property
     def full(self) -> float:

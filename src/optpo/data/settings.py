@@ -10,6 +10,8 @@ from optpo.errors import SettingsError
 class DataSettings:
     """Which questions to adapt to, which unseen ones to watch, and how answers are read.
 
+    `questions` and `unseen` are files of JSON Lines or Parquet, datasets as hub/name:split, tasks of
+    reasoning-gym as reasoning-gym:TASK:SIZE:SEED, or the embedded sets "adapt" and "unseen".
     `template` is put around every plain prompt; `{prompt}` stands for it.
     """
 
