@@ -4,6 +4,10 @@ Each recipe once, one after the other in one process, on the embedded questions,
 as many tokens as every other (`--tokens`, with what its baseline cost: greedy rollouts, first values).
 Accuracy before and after on both question sets: 16 rollouts a question, whose tokens are not counted.
 
+A step samples 192 rollouts or less (24 questions of 8; recipes with other votes ask as many more or
+fewer; those with a sequential test 24), where a recipe does not choose its questions itself:
+otherwise the number of steps would be all that differs.
+
 Recipes that are about lengths get lengths of this model's scale (answers of 14 to 27 tokens), by
 settings that the table of `SCALED` lists; rto's guide is a model that `otr` has trained before.
 """
@@ -24,10 +28,13 @@ from rich.table import Table
 from optpo.recipes import build_settings, recipe_names, settings_to_mapping
 from optpo.reporting.terminal import open_view
 from optpo.training.loop import adapt
+from optpo.training.prompts import BudgetedPrompts, UniformPrompts
 from optpo.training.run_directory import RunDirectory
+from optpo.voting import FixedRule
 
 BASELINE = "grpo"
 SLACK = 0.02
+ROLLOUTS, QUESTIONS = 192, 24
 BUDGETS = "[14, 20, 26, 32]"
 SCALED = {
     "dapo-bytedance": ["shape.limit=48", "shape.buffer=16"],
@@ -95,6 +102,11 @@ def train(
     recipe: str, seed: int, tokens: int, folder: Path, extra: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A run's summary, and its metrics a step."""
+    plain = build_settings(recipe, assignments=extra)
+    if isinstance(plain.prompts, UniformPrompts | BudgetedPrompts):
+        fixed = isinstance(plain.allocate, FixedRule)
+        questions = max(ROLLOUTS // plain.allocate.cap, 3) if fixed else QUESTIONS
+        extra = [*extra, f"prompts.questions_per_step={questions}"]
     settings = build_settings(
         recipe,
         assignments=[

@@ -1,12 +1,13 @@
 """Claim: at equal rollouts Single-stream PO learns more than groups do, and wastes none of them.
 
 1. Training: `spo-single-stream` against `grpo` (8 rollouts a question) on the embedded questions with
-   labels, one after the other in one process, several seeds, equal rollouts a step (96: SPO asks all
-   96 questions once, grpo 12 of them 8 times, all others as in the recipes). Accuracy against rollouts
-   on both question sets (16 rollouts a question, not counted); the 8 initial rollouts a question that
-   SPO's values begin with are counted as rollouts of SPO. The share of rollouts whose advantage is 0.
+   labels, one after the other in one process, several seeds, equal rollouts a step (48: SPO draws 48
+   of the 96 questions, grpo asks 6 of them 8 times; all else as in the recipes). Accuracy against
+   rollouts on both question sets (16 rollouts a question, 4 on unseen ones, not counted); the 8 initial
+   rollouts a question that SPO's values begin with are counted as rollouts of SPO. The share of
+   rollouts whose advantage is 0.
 2. Variance: of the gradient estimate of one step, at the policy of the first step and at one that
-   grpo has trained for some steps. Many batches of 96 rollouts are drawn from that policy for each
+   grpo has trained for some steps. Many batches of 48 rollouts are drawn from that policy for each
    method; the trace of the covariance of their gradients over the squared length of their mean, both
    estimated without bias. SPO's values are as they would be: from 8 other rollouts.
 3. Sampling time where durations vary: a simulation, in units of the median duration. The paper's
@@ -39,6 +40,7 @@ from rich.table import Table
 from optpo.data import load_questions, open_scorer
 from optpo.recipes import build_settings, settings_to_mapping
 from optpo.reporting.terminal import open_view
+from optpo.selection.prioritized_draw import draw_questions
 from optpo.training.distributed import ALONE
 from optpo.training.engines import open_voter
 from optpo.training.gradient import StepTargets, accumulate
@@ -51,10 +53,10 @@ from optpo.training.run_directory import RunDirectory
 from optpo.training.settings import RunSettings
 from optpo.voting import FixedRule
 
-ROLLOUTS, GROUP, INITIAL = 96, 8, 8
+ROLLOUTS, GROUP, INITIAL, QUESTIONS = 48, 8, 8, 96
 RECIPES = {
     "grpo": [f"prompts.questions_per_step={ROLLOUTS // GROUP}"],
-    "spo-single-stream": [],
+    "spo-single-stream": [f"prompts.questions_per_step={ROLLOUTS}"],
 }
 SPREADS = (0.5, 1.0, 1.5, 2.0)
 
@@ -63,14 +65,14 @@ def main() -> None:
     """Train, measure variances, simulate, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batches", type=int, default=64, help="of the estimates of variance")
-    parser.add_argument("--quick", action="store_true", help="one seed, 12 steps, 16 batches")
+    parser.add_argument("--quick", action="store_true", help="one seed, 40 steps, 16 batches")
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = options.seed[:1] if options.quick else options.seed
-    steps, batches = (12, 16) if options.quick else (options.steps, options.batches)
+    steps, batches = (40, 16) if options.quick else (options.steps, options.batches)
     folder = Path(tempfile.mkdtemp(prefix="optpo-benchmark-"))
     try:
         curves = {
@@ -101,12 +103,12 @@ def main() -> None:
 
 def train(recipe: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """Accuracy against rollouts, and the share of rollouts without advantage."""
-    before = ROLLOUTS * INITIAL if recipe == "spo-single-stream" else 0
+    before = QUESTIONS * INITIAL if recipe == "spo-single-stream" else 0
     steps -= before // ROLLOUTS
     settings = build_settings(
         recipe,
         assignments=[
-            f"seed={seed}", f"steps={steps}", "audit=0", "evaluate.every=4", "evaluate.samples=16",
+            f"seed={seed}", f"steps={steps}", "audit=0", "evaluate.every=8", "evaluate.samples=16",
             "evaluate.unseen_samples=4", "checkpoint_every=1000", *RECIPES[recipe],
         ],
     )  # fmt: skip
@@ -176,8 +178,11 @@ def variance(model: str | None, batches: int, seed: int) -> dict[str, Any]:
             gradients["grpo"].append(gradient)
             silent["grpo"].append(share)
             _, known = sampled(names, INITIAL, f"values {number}")
-            batch, rewards = sampled(names, 1, f"singles {number}")
             values = known.view(len(names), INITIAL).mean(1)
+            # As the recipe draws them: the uncertain ones more often.
+            drawn = draw_questions(names, values.tolist(), ROLLOUTS, seed=seed, step=number)
+            batch, rewards = sampled([names[place] for place in drawn], 1, f"singles {number}")
+            values = values[drawn]
             batch = replace(batch, question_values={"tracked": values})
             gradient, share = slope(policy, settings["spo-single-stream"], batch, rewards)
             gradients["spo-single-stream"].append(gradient)

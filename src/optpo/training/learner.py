@@ -227,9 +227,9 @@ class Learner:
 
 def _earlier(visits: Sequence[Visit], batch: RolloutBatch) -> Tensor:
     """1 for tokens that were sampled at an earlier step, else 0, (C,) float32."""
-    counts = torch.tensor(
-        [count for v in visits for count in v.earlier or (0,) * len(v.ballot.rollouts)]
-    )
+    if not any(visit.earlier for visit in visits):
+        return torch.zeros_like(batch.logps)
+    counts = torch.tensor([count for visit in visits for count in visit.earlier])
     rollouts = batch.token_rollouts
     place = torch.arange(len(rollouts)) - batch.completion_offsets[:-1][rollouts]
     return (place < counts[rollouts]).float()

@@ -13,6 +13,11 @@ class Prompts(Protocol):
     """Chooses the questions of a step, and how often it may choose more for the same step."""
 
     @property
+    def questions_per_step(self) -> int:
+        """How many a step; 0: all."""
+        ...
+
+    @property
     def most_refills(self) -> int:
         """How often more are chosen where too few questions have rewards that differ."""
         ...

@@ -105,16 +105,13 @@ class Sampler:
         visits: list[Visit] = []
         occupancies: list[Occupancy] = []
         for _ in range(1 + settings.prompts.most_refills):
-            chosen = settings.prompts.choose(
-                list(self.prompts), self.store, settings.seed, step, scheduled
-            )
+            chosen, names = self._chosen(step, scheduled)
             scheduled += chosen
-            names = self.processes.share(self.store.awake(chosen))
             if names:
                 asked, occupancy = self._ask(step, names, progress)
                 visits += asked
                 occupancies.append(occupancy)
-            if self._informative(visits) * self.processes.world >= len(chosen):
+            if self._informative(visits) >= len(chosen):
                 break
         # With overlap the policy that trains will be another one: it cannot score them itself.
         ballots = [visit.ballot for visit in visits]
@@ -130,6 +127,21 @@ class Sampler:
             self.voter.engine.prefill_tokens - prefilled,
             gap,
         )
+
+    def _chosen(self, step: int, asked: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The questions whose turn it is, and those of them that this process is to ask.
+
+        Where more may be chosen later, each process chooses among questions of its own, as nobody
+        waits for what the others find.
+        """
+        prompts, every = self.settings.prompts, list(self.prompts)
+        if prompts.most_refills == 0:
+            chosen = prompts.choose(every, self.store, self.settings.seed, step, asked)
+            return chosen, self.processes.share(self.store.awake(chosen))
+        own = self.processes.share(every)
+        chosen = prompts.choose(own, self.store, self.settings.seed, step, asked)
+        chosen = chosen[: math.ceil(prompts.questions_per_step / self.processes.world)]
+        return chosen, self.store.awake(chosen) if chosen else []
 
     def _ask(
         self, step: int, names: Sequence[str], progress: Progress
@@ -245,7 +257,7 @@ class Sampler:
         everybody = self.processes.gather([replace(own, visits=())])
         return Sampled(
             own.step,
-            own.scheduled,
+            tuple(dict.fromkeys(name for each in everybody for name in each.scheduled)),
             tuple(
                 replace(
                     visit,
