@@ -138,7 +138,6 @@ def test_steps_that_do_not_divide_the_range_end_at_the_limit():
 def test_it_needs_the_whole_optimiser_step():
     """Bounds are shared by all its tokens."""
     assert BalancedObjective().needs == {"minibatch"}
-    assert BalancedObjective(kl_coefficient=0.1).needs == {"minibatch", "reference"}
 
 
 @pytest.mark.parametrize(

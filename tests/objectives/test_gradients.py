@@ -1,4 +1,5 @@
-"""Every objective's gradient against finite differences of the number it stands for."""
+"""Gradients of objectives, and of what is added to them, against finite differences of the number
+that each stands for."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ import torch
 import optpo.objectives
 from optpo.objectives.balanced import BalancedObjective
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.critic import CriticLoss
 from optpo.objectives.discriminative import DiscriminativeObjective
 from optpo.objectives.divergence import DivergenceObjective
 from optpo.objectives.heterogeneous import HeterogeneousObjective
 from optpo.objectives.log_ratio_regression import LogRatioRegressionObjective
 from optpo.objectives.one_token import OneTokenObjective
 from optpo.objectives.pairwise import PairwiseObjective
+from optpo.objectives.penalty import KlPenalty
 from optpo.objectives.supervised import SupervisedObjective
 from optpo.objectives.token_batch import TokenBatch
 from optpo.objectives.truncated import TruncatedObjective
@@ -51,17 +54,14 @@ def batch_of(seed):
     )
 
 
-TERMS = {"kl_coefficient": 0.2, "value_coefficient": 0.7}
 SMOOTH = [
     # The loss is itself a function of log-probs, values or logits: nothing is held fixed.
-    ClippedObjective(**TERMS),
+    ClippedObjective(),
     ClippedObjective(clip_low=0.1, clip_high=0.3, dual_clip=1.2),
-    ClippedObjective(gate="none", kl_coefficient=0.1, kl_estimator="k1"),
-    ClippedObjective(kl_coefficient=0.1, kl_estimator="k2", value_clip=0.0),
-    ClippedObjective(kl_coefficient=0.1, kl_weighted=True),
-    BalancedObjective(target=0.7, **TERMS),
+    ClippedObjective(gate="none"),
+    BalancedObjective(target=0.7),
     BalancedObjective(target=0.7, mass="value", order="low-first"),
-    HeterogeneousObjective(**TERMS),
+    HeterogeneousObjective(),
     HeterogeneousObjective(places="published"),
     PairwiseObjective(partner="one"),
     PairwiseObjective(partner="one", clipping="joint"),
@@ -71,6 +71,10 @@ SMOOTH = [
     LogRatioRegressionObjective(step_token=3),
     LogRatioRegressionObjective(step_token=99),
     SupervisedObjective(),
+    *(KlPenalty(0.2, estimator) for estimator in ("k1", "k2", "k3")),
+    KlPenalty(0.2, weighted=True),
+    CriticLoss(0.7),
+    CriticLoss(0.7, clip=0.0),
 ]
 
 
@@ -83,8 +87,8 @@ def test_gradients_are_slopes_of_the_loss(objective, seed):
 
     def total(logp, values):
         losses, _ = objective(replace(batch, logp=logp, values=values))
-        # What no objective reads has a gradient of 0, not none.
-        return (weights * losses).sum() + 0 * values.sum()
+        # What is not read has a gradient of 0, not none.
+        return (weights * losses).sum() + 0 * logp.sum() + 0 * values.sum()
 
     assert torch.autograd.gradcheck(total, (batch.logp, batch.values), eps=1e-7, atol=1e-6)
 
@@ -252,7 +256,7 @@ def test_the_order_of_rollouts_does_not_matter(objective):
     for name in ("logp", "logits"):
         slopes = []
         for some in (batch, turned):
-            loss = objective(some)[0].sum()
+            loss = objective(some)[0].sum() + 0 * some.logp.sum()
             slopes += torch.autograd.grad(loss, getattr(some, name), allow_unused=True)
         if slopes[0] is not None:
             assert torch.allclose(slopes[0][order], slopes[1])
@@ -264,4 +268,4 @@ def test_no_objective_is_left_out():
     checked = {type(objective) for objective in SMOOTH} | {type(part) for part, _ in SURROGATES}
     modules = {part.__module__.rsplit(".", 1)[1] for part in checked | {OneTokenObjective}}
     names = {path.stem for path in Path(next(iter(optpo.objectives.__path__))).glob("*.py")}
-    assert names - modules == {"__init__", "aggregate", "ratio", "terms", "token_batch"}
+    assert names - modules == {"__init__", "aggregate", "ratio", "token_batch"}

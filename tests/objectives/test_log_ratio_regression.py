@@ -81,18 +81,6 @@ def test_steps_end_where_they_are_said_to(step_token, steps):
         assert torch.allclose(metrics["regression_error"][step], error.abs().expand(len(step)))
 
 
-def test_the_critic_learns_beside_it():
-    """Its advantages are a critic's, so the critic's error is part of the loss: by hand, and alone
-    where policy and reference agree and nothing is expected."""
-    values, zero = double(0.5, 1.0).requires_grad_(), double(0, 0)
-    batch = TokenBatch(zero, zero, zero, zero, values, double(0.5, 1.0), double(1.0, 0.0))
-    losses, metrics = LogRatioRegressionObjective(value_clip=0.0)(batch)
-    assert metrics["value_loss"].tolist() == [0.125, 0.5]
-    assert losses.tolist() == [0.0625, 0.25]
-    (slopes,) = torch.autograd.grad(losses.sum(), values)
-    assert slopes.tolist() == [-0.25, 0.5]
-
-
 def test_what_is_missing_is_named():
     """The reference always; tokens where steps end at one."""
     zero = torch.zeros(1)
@@ -103,7 +91,7 @@ def test_what_is_missing_is_named():
     assert LogRatioRegressionObjective().needs == {"reference"}
 
 
-@pytest.mark.parametrize("wrong", [{"beta": 0}, {"step_token": -1}, {"value_clip": -1}])
+@pytest.mark.parametrize("wrong", [{"beta": 0}, {"step_token": -1}])
 def test_settings_out_of_range_are_refused(wrong):
     """Each setting names itself and its range."""
     with pytest.raises(SettingsError, match=next(iter(wrong))):

@@ -28,10 +28,11 @@ class Ragged:
         table = torch.full(self.mask.shape, 0.123, dtype=flat.dtype)
         return table.masked_scatter(self.mask.bool(), flat)
 
-    def ours(self, objective, longest=0):
-        """Our aggregated loss, and its gradient by the log-probs."""
+    def ours(self, objective, longest=0, terms=()):
+        """Our aggregated loss and what is added to it, and its gradient by the log-probs."""
         logp = self.batch.logp.clone().requires_grad_()
-        losses, _ = objective(replace(self.batch, logp=logp))
+        batch = replace(self.batch, logp=logp)
+        losses = sum(part(batch)[0] for part in (objective, *terms))
         weights = token_weights(self.lengths, objective.aggregate, longest)
         loss = (weights * losses).sum()
         return loss.detach(), torch.autograd.grad(loss, logp)[0]
@@ -44,9 +45,9 @@ class Ragged:
         assert not bool((gradient * (1 - self.mask)).any())
         return loss.detach(), gradient[self.mask.bool()]
 
-    def assert_same(self, objective, loss_of, longest=0, value=True):
+    def assert_same(self, objective, loss_of, longest=0, value=True, terms=()):
         """Value (unless it says otherwise) and gradient agree to 1e-6."""
-        mine, my_slope = self.ours(objective, longest)
+        mine, my_slope = self.ours(objective, longest, terms)
         other, other_slope = self.theirs(loss_of)
         if value:
             torch.testing.assert_close(mine, other.double(), rtol=1e-6, atol=1e-6)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.penalty import KlPenalty
 from optpo.objectives.truncated import TruncatedObjective
 from tests.peers.ragged import ragged
 
@@ -88,14 +89,9 @@ cases = ragged(per_rollout=True)
 def test_clipped_losses(case, loss_type, beta, weighted):
     """Its loss types are one clipped loss under four aggregations; the penalty is k3, weighted by
     default."""
-    objective = ClippedObjective(
-        clip_high=0.28,
-        kl_coefficient=beta,
-        kl_weighted=weighted,
-        aggregate=AGGREGATES[loss_type],
-    )
+    objective = ClippedObjective(clip_high=0.28, aggregate=AGGREGATES[loss_type])
     theirs = grpo(case, loss_type=loss_type, beta=beta, weighted=weighted)
-    case.assert_same(objective, theirs, LONGEST)
+    case.assert_same(objective, theirs, LONGEST, terms=[KlPenalty(beta, weighted=weighted)])
 
 
 @given(cases, loss_types)
@@ -125,8 +121,8 @@ def test_sequence_ratios(case, loss_type, clips):
 @given(ragged(spread=1.0, per_rollout=True), st.sampled_from([0.0, 0.04]))
 def test_cispo(case, beta):
     """TRL's epsilon_high is the bound itself, and there is no lower one."""
-    objective = TruncatedObjective(clip_high=0.5, kl_coefficient=beta)
-    case.assert_same(objective, grpo(case, loss_type="cispo", epsilon_high=1.5, beta=beta))
+    theirs = grpo(case, loss_type="cispo", epsilon_high=1.5, beta=beta)
+    case.assert_same(TruncatedObjective(clip_high=0.5), theirs, terms=[KlPenalty(beta)])
 
 
 @given(cases)

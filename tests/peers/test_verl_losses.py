@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from optpo.objectives.aggregate import token_weights
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.critic import CriticLoss
 from optpo.objectives.divergence import DivergenceObjective
 from optpo.objectives.log_ratio_regression import LogRatioRegressionObjective
-from optpo.objectives.terms import kl_estimate
+from optpo.objectives.penalty import kl_estimate
 from optpo.objectives.truncated import TruncatedObjective
 from tests.peers.ragged import ragged
 
@@ -165,12 +166,8 @@ def test_value_loss(case, seed, aggregate, clip):
         torch.randn(count, generator=generator, dtype=torch.float64) for _ in range(3)
     )
     values.requires_grad_()
-    zero = torch.zeros(count, dtype=torch.float64)
-    objective = ClippedObjective(value_coefficient=1.0, value_clip=clip, aggregate=aggregate)
-    batch = replace(
-        case.batch, advantages=zero, values=values, values_old=values_old, returns=returns
-    )
-    losses, _ = objective(batch)
+    batch = replace(case.batch, values=values, values_old=values_old, returns=returns)
+    losses, _ = CriticLoss(1.0, clip)(batch)
     mine = (token_weights(case.lengths, aggregate, LONGEST) * losses).sum()
     theirs, _ = core_algos.compute_value_loss(
         case.pad(values),

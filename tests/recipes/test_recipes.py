@@ -10,6 +10,7 @@ import pytest
 import optpo.recipes
 from optpo.advantages.gae import GaeAdvantage
 from optpo.errors import SettingsError
+from optpo.objectives.penalty import KlPenalty
 from optpo.objectives.supervised import SupervisedObjective
 from optpo.recipes import (
     build_settings,
@@ -73,7 +74,7 @@ def test_what_the_recipes_fill_the_stages_with() -> None:
     assert AgreeingSelection() == sft.select
     assert SupervisedObjective() == sft.objective
     assert DecidedSelection(limit=32) == ttrl.select
-    assert ttrl.objective.kl_coefficient == 0.001
+    assert KlPenalty(0.001) == ttrl.penalty
     assert "reference" not in optpo_.needs
 
 

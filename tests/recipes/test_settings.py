@@ -14,6 +14,8 @@ from optpo.advantages.gae import GaeAdvantage
 from optpo.data import AnswerSettings
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.critic import CriticLoss
+from optpo.objectives.penalty import KlPenalty
 from optpo.objectives.supervised import SupervisedObjective
 from optpo.recipes import build_settings, settings_from_mapping, settings_to_mapping
 from optpo.sampling.engine import SampleSettings
@@ -65,7 +67,9 @@ run_settings = st.builds(
     select=st.builds(DecidedSelection, limit=whole) | st.builds(AgreeingSelection),
     advantage=st.builds(GaeAdvantage, lam=st.floats(0, 1), whiten=st.booleans())
     | st.builds(CentredAdvantage, centre=st.sampled_from(["mean", "leave-one-out"])),
-    objective=st.builds(ClippedObjective, kl_coefficient=positive) | st.builds(SupervisedObjective),
+    objective=st.builds(ClippedObjective, clip_high=positive) | st.builds(SupervisedObjective),
+    penalty=st.builds(KlPenalty, coefficient=positive, weighted=st.booleans()),
+    critic=st.builds(CriticLoss, clip=positive),
     update=st.builds(UpdateSettings, learning_rate=positive, epochs=whole),
     audit=st.floats(0, 1),
     trackers=st.lists(text).map(tuple),
@@ -307,3 +311,14 @@ def test_a_bad_file_says_where(tmp_path: Path, content: bytes, expected: str) ->
     (problem,) = caught.value.problems
     assert str(file) in problem
     assert expected in problem
+
+
+def test_what_was_added_to_one_objective_is_added_to_any() -> None:
+    """The penalty and the critic's loss have sections of their own; their old keys are errors."""
+    settings = assigned("penalty.coefficient=0.1", "objective.part=pairwise")
+    assert KlPenalty(0.1) == settings.penalty
+    assert "reference" in settings.needs
+    for key in ("kl_coefficient", "value_clip"):
+        (problem,) = problems(f"objective.{key}=0.1")
+        assert f"objective.{key} is no setting" in problem
+    assert problems("critic.clip=-1") == ["critic.clip is -1.0; it must be 0 (off) or more"]

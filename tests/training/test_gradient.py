@@ -1,4 +1,4 @@
-"""Gradients of objectives that see all tokens of an optimiser step at once."""
+"""Gradients of objectives, seen pass by pass or at once, and of what is added to them."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -6,9 +6,17 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from optpo.objectives.balanced import BalancedObjective
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.critic import CriticLoss
+from optpo.objectives.discriminative import DiscriminativeObjective
+from optpo.objectives.log_ratio_regression import LogRatioRegressionObjective
 from optpo.objectives.one_token import OneTokenObjective
-from optpo.training.gradient import StepTargets
+from optpo.objectives.pairwise import PairwiseObjective
+from optpo.objectives.penalty import KlPenalty
+from optpo.objectives.supervised import SupervisedObjective
+from optpo.training.distributed import ALONE
+from optpo.training.gradient import StepTargets, accumulate
 from optpo.training.policy import Policy
 from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
 
@@ -45,7 +53,10 @@ def moved(policy, batch, objective, *, critic, settings):
         values_old=values,
         returns=None if values is None else torch.ones_like(values),
     )
-    metrics = update(one, optimizer, objective, settings, batch, targets, lambda done: 0.1)
+    terms = [CriticLoss()] if critic else []
+    metrics = update(
+        one, optimizer, objective, settings, batch, targets, lambda done: 0.1, terms=terms
+    )
     return one.trainable(), metrics
 
 
@@ -117,7 +128,7 @@ def test_the_critic_may_learn_alone(policy, ragged_batch):
     targets = StepTargets(ones, logp_old, values_old=values, returns=ones, critic_only=True)
     update(
         policy, make_optimizer(policy, settings), ClippedObjective(), settings, ragged_batch,
-        targets, lambda done: 1.0,
+        targets, lambda done: 1.0, terms=[CriticLoss()],
     )  # fmt: skip
     stayed = {name: value.equal(before[name]) for name, value in policy.trainable().items()}
     assert all(same == (not name.startswith("value_head")) for name, same in stayed.items())
@@ -130,3 +141,70 @@ def test_entropies_are_those_of_the_logits(policy, ragged_batch):
     scored = policy.score(ragged_batch, torch.arange(ragged_batch.rollouts))
     expected = torch.distributions.Categorical(logits=scored.logits).entropy()
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+EVERY = [
+    ClippedObjective(aggregate="sequence-mean-token-mean"),
+    BalancedObjective(),
+    DiscriminativeObjective(),
+    LogRatioRegressionObjective(),
+    OneTokenObjective(),
+    PairwiseObjective(),
+    SupervisedObjective(),
+]
+
+
+def gradients(policy, batch, objective, terms):
+    """The gradient of one optimiser step by parameter, none where there is none, and its metrics."""
+    one = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,), pass_tokens=30)
+    one.value_head = copy.deepcopy(policy.value_head)
+    generator = torch.Generator().manual_seed(3)
+    count = len(batch.logps)
+    columns = (torch.randn(count, generator=generator) for _ in range(4))
+    advantages, logp_ref, values_old, returns = columns
+    targets = StepTargets(
+        advantages,
+        batch.logps,
+        batch.logps + 0.1 * logp_ref,
+        values_old,
+        returns.masked_fill(returns > 1, torch.nan),
+        torch.rand(count, generator=generator),
+    )
+    everyone = torch.arange(batch.rollouts)
+    metrics, _, _ = accumulate(one, objective, batch, targets, everyone, ALONE, terms)
+    return {name: value.grad for name, value in one.trainable().items()}, metrics
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=lambda objective: type(objective).__name__)
+def test_every_objective_takes_a_penalty_and_trains_a_critic(policy, ragged_batch, objective):
+    """Seen pass by pass or at once, of tokens or of whole rollouts: the gradient is the objective's
+    plus that of the terms, weighted as its aggregate says, or as a mean over tokens where it is its
+    own aggregate; without terms the critic has none."""
+    policy.add_value_head()
+    torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
+    terms = [KlPenalty(0.3), CriticLoss(0.7)]
+    aggregate = "token-mean" if objective.aggregate == "sum" else objective.aggregate
+    nothing = NoLoss(aggregate)
+    alone, its_metrics = gradients(policy, ragged_batch, objective, [])
+    added, metrics_added = gradients(policy, ragged_batch, nothing, terms)
+    both, metrics = gradients(policy, ragged_batch, objective, terms)
+    for name, slope in both.items():
+        expected = added[name] if alone[name] is None else alone[name] + added[name]
+        assert torch.allclose(slope, expected, rtol=1e-3, atol=1e-4 * float(slope.abs().max()))
+    assert alone["value_head.weight"] is None
+    assert float(both["value_head.weight"].abs().max()) > 0
+    assert metrics["loss"] == pytest.approx(its_metrics["loss"] + metrics_added["loss"], rel=1e-4)
+    for name in ("kl", "value_loss"):
+        assert name not in its_metrics
+        assert metrics[name] == pytest.approx(metrics_added[name])
+
+
+@dataclass(frozen=True)
+class NoLoss:
+    """An objective of 0."""
+
+    aggregate: str
+    needs = frozenset()
+
+    def __call__(self, batch):
+        return 0 * batch.logp, {}

@@ -8,6 +8,7 @@ import torch
 
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.critic import CriticLoss
 from optpo.objectives.supervised import SupervisedObjective
 from optpo.training.gradient import StepTargets
 from optpo.training.policy import Policy
@@ -272,10 +273,10 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
     before = weights_of(policy)
     optimizer = make_optimizer(policy, settings)
     rates = [0.5]
-    objective = ClippedObjective(value_clip=0)
     metrics = update(
-        policy, optimizer, objective, settings, ragged_batch, targets, lambda done: rates[done]
-    )
+        policy, optimizer, ClippedObjective(), settings, ragged_batch, targets,
+        lambda done: rates[done], terms=[CriticLoss(clip=0)],
+    )  # fmt: skip
     assert metrics["value_loss"] == pytest.approx(0.5)
     moved = {
         name: float((value - before[name]).abs().max())

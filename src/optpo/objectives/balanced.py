@@ -7,16 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from optpo.errors import SettingsError
 from optpo.needs import Need
+from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.clipped import clipped_losses
-from optpo.objectives.terms import OptionalTerms
 from optpo.objectives.token_batch import TokenBatch
 
 Mass = Literal["gradient", "value"]
 
 
 @dataclass(frozen=True)
-class BalancedObjective(OptionalTerms):
+class BalancedObjective:
     """-min(w A, clip(w, low, high) A) with the first bounds that let positive advantages have a share.
 
     BAPO (2510.18927): from `low` and `high` the bounds go up by `low_step` and `high_step`, as far as
@@ -27,7 +28,7 @@ class BalancedObjective(OptionalTerms):
     each step; "low-first" exhausts the lower one first, as the published code does (its target is a
     ratio t of positive to negative: here t / (1 + t)). The formula's weight by the behaviour
     policy's probability is what sampling from it does already. `dual_clip` as in
-    `ClippedObjective`; the optional terms are those of `OptionalTerms`.
+    `ClippedObjective`.
     """
 
     target: float = 0.4
@@ -40,10 +41,10 @@ class BalancedObjective(OptionalTerms):
     mass: Mass = "gradient"
     order: Literal["together", "low-first"] = "together"
     dual_clip: float = 0.0
+    aggregate: Aggregate = "token-mean"
 
-    def _checks(self) -> dict[str, bool]:
-        return {
-            **super()._checks(),
+    def __post_init__(self) -> None:
+        checks = {
             f"target is {self.target}; it must lie between 0 and 1": 0 <= self.target <= 1,
             f"low is {self.low} and low_limit {self.low_limit}; they must be 0 <= low <= low_limit "
             "<= 1": 0 <= self.low <= self.low_limit <= 1,
@@ -54,11 +55,13 @@ class BalancedObjective(OptionalTerms):
             f"dual_clip is {self.dual_clip}; it must be 0 (off) or above 1": self.dual_clip == 0
             or self.dual_clip > 1,
         }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
 
     @property
     def needs(self) -> frozenset[Need]:
         """All tokens of an optimiser step, which share their bounds."""
-        return super().needs | {"minibatch"}
+        return frozenset({"minibatch"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
@@ -72,7 +75,7 @@ class BalancedObjective(OptionalTerms):
             "bound_high": torch.full_like(ratio, high, requires_grad=False),
             "positive_share": torch.full_like(ratio, share, requires_grad=False),
         }
-        return self.with_terms(losses, metrics, batch)
+        return losses, metrics
 
     def bounds(self, ratio: Tensor, advantages: Tensor) -> tuple[float, float, float]:
         """Lower and upper bound, and the share they give: the last of all where none suffices."""

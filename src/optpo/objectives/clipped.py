@@ -6,20 +6,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from optpo.errors import SettingsError
+from optpo.needs import Need
+from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.ratio import RatioLevel, log_ratio
-from optpo.objectives.terms import OptionalTerms
 from optpo.objectives.token_batch import TokenBatch
 
 
 @dataclass(frozen=True)
-class ClippedObjective(OptionalTerms):
+class ClippedObjective:
     """-min(w A, clip(w, 1 - clip_low, 1 + clip_high) A) with w = exp(logp - logp_old) (1707.06347).
 
     `ratio` says of what w is the ratio (see `log_ratio`): a token, or a whole rollout (GSPO,
     2507.18071, with aggregate "sequence-mean-token-mean"). `gate` none takes the clips away: -w A, as
     in ESPO (2202.00079), which ends its epochs early instead. `dual_clip` c > 1 bounds the loss of a
-    negative advantage by -c A (1912.09729; off at 0). The optional terms are those of
-    `OptionalTerms`.
+    negative advantage by -c A (1912.09729; off at 0).
     """
 
     clip_low: float = 0.2
@@ -27,10 +28,10 @@ class ClippedObjective(OptionalTerms):
     dual_clip: float = 0.0
     ratio: RatioLevel = "token"
     gate: Literal["clip", "none"] = "clip"
+    aggregate: Aggregate = "token-mean"
 
-    def _checks(self) -> dict[str, bool]:
-        return {
-            **super()._checks(),
+    def __post_init__(self) -> None:
+        checks = {
             f"clip_low is {self.clip_low}; it must lie between 0 and 1": 0 <= self.clip_low <= 1,
             f"clip_high is {self.clip_high}; it must be 0 or more": self.clip_high >= 0,
             f"dual_clip is {self.dual_clip}; it must be 0 (off) or above 1": self.dual_clip == 0
@@ -39,6 +40,13 @@ class ClippedObjective(OptionalTerms):
                 self.gate == "clip" or self.dual_clip == 0
             ),
         }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Nothing."""
+        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
@@ -53,7 +61,7 @@ class ClippedObjective(OptionalTerms):
                 log_w.exp(), batch.advantages, 1 - self.clip_low, 1 + self.clip_high, self.dual_clip
             )
             metrics["clip_share"] = clipped.float()
-        return self.with_terms(losses, metrics, batch)
+        return losses, metrics
 
 
 def clipped_losses(

@@ -6,33 +6,42 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optpo.objectives.terms import OptionalTerms
+from optpo.errors import SettingsError
+from optpo.needs import Need
+from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.token_batch import TokenBatch
 
 
 @dataclass(frozen=True)
-class DivergenceObjective(OptionalTerms):
+class DivergenceObjective:
     """-sg(min(w, cap)) A logp where the policy may still move, else 0: DPPO (2602.04879).
 
     A token is masked where its advantage pushes its probability on in the direction it has gone and
     the divergence of "this token or another" from the behaviour policy is beyond `bound_high` (A > 0)
     or `bound_low` (else): `divergence` "variation" is |p - p_old|, "kl" is KL(p_old || p). Unlike a
     clipped ratio this lets a rare token's probability grow, and holds a frequent one's. The
-    paper bounds variation by 0.15 and kl by 0.05. The optional terms are those of `OptionalTerms`.
+    paper bounds variation by 0.15 and kl by 0.05.
     """
 
     divergence: Literal["variation", "kl"] = "variation"
     bound_low: float = 0.15
     bound_high: float = 0.15
     cap: float = 20.0
+    aggregate: Aggregate = "token-mean"
 
-    def _checks(self) -> dict[str, bool]:
-        return {
-            **super()._checks(),
+    def __post_init__(self) -> None:
+        checks = {
             f"bound_low is {self.bound_low}; it must be above 0": self.bound_low > 0,
             f"bound_high is {self.bound_high}; it must be above 0": self.bound_high > 0,
             f"cap is {self.cap}; it must be 1 or more": self.cap >= 1,
         }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Nothing."""
+        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
@@ -49,7 +58,7 @@ class DivergenceObjective(OptionalTerms):
             "kl_old": batch.logp_old - logp,
             "mask_share": masked.float(),
         }
-        return self.with_terms(-weight * batch.advantages * batch.logp, metrics, batch)
+        return -weight * batch.advantages * batch.logp, metrics
 
 
 def binary_divergence(logp: Tensor, logp_old: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from optpo.errors import SettingsError
 from optpo.needs import Need
+from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.clipped import clipped_losses
-from optpo.objectives.terms import OptionalTerms
 from optpo.objectives.token_batch import TokenBatch
 
 LEAST_ENTROPY = 1e-8
@@ -16,7 +17,7 @@ LEAST_ENTROPY = 1e-8
 
 
 @dataclass(frozen=True)
-class HeterogeneousObjective(OptionalTerms):
+class HeterogeneousObjective:
     """DAPO's loss with entropy-dependent advantages and clips: parts C and D of HAPO (2509.16591).
 
     Each token has a place between -1 (the most decided of the optimiser step's tokens) and 1 (the
@@ -25,7 +26,7 @@ class HeterogeneousObjective(OptionalTerms):
     range or a decided one's is within. `widen` (D) multiplies the lower clip by 1 - place for decided
     tokens, the upper one by 1 + place for undecided ones. `places` "published" is the code's way: it
     loses the sign of decided tokens, so neither branch for them is ever taken. `dual_clip` as in
-    `ClippedObjective`; the optional terms are those of `OptionalTerms`.
+    `ClippedObjective`.
     """
 
     quantile: float = 0.8
@@ -35,10 +36,10 @@ class HeterogeneousObjective(OptionalTerms):
     widen: bool = True
     places: Literal["signed", "published"] = "signed"
     dual_clip: float = 0.0
+    aggregate: Aggregate = "token-mean"
 
-    def _checks(self) -> dict[str, bool]:
-        return {
-            **super()._checks(),
+    def __post_init__(self) -> None:
+        checks = {
             f"quantile is {self.quantile}; it must lie between 0 and 1": 0 <= self.quantile <= 1,
             f"clip_low is {self.clip_low}; it must lie between 0 and 0.5, as it may double": (
                 0 <= self.clip_low <= 0.5
@@ -47,11 +48,13 @@ class HeterogeneousObjective(OptionalTerms):
             f"dual_clip is {self.dual_clip}; it must be 0 (off) or above 1": self.dual_clip == 0
             or self.dual_clip > 1,
         }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
 
     @property
     def needs(self) -> frozenset[Need]:
         """Entropies, and all tokens of an optimiser step, among which each has its place."""
-        return super().needs | {"entropy", "minibatch"}
+        return frozenset({"entropy", "minibatch"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed.
@@ -74,7 +77,7 @@ class HeterogeneousObjective(OptionalTerms):
             "clip_share": clipped.float(),
             "undecided_share": (places > 0).float(),
         }
-        return self.with_terms(losses, metrics, batch)
+        return losses, metrics
 
     def redistributed(self, advantages: Tensor, ratio: Tensor, places: Tensor) -> Tensor:
         """Advantages (C,) after part C."""

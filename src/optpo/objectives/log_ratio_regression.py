@@ -6,35 +6,34 @@ import torch
 from torch import Tensor
 
 from optpo.batch import segment_mean, segment_sum
+from optpo.errors import SettingsError
 from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
-from optpo.objectives.terms import OptionalTerms
 from optpo.objectives.token_batch import TokenBatch
 
 
 @dataclass(frozen=True)
-class LogRatioRegressionObjective(OptionalTerms):
+class LogRatioRegressionObjective:
     """(A / beta - ln(pi / pi_ref))^2 / 2 of each step: Direct-Advantage DAPO (2412.18279).
 
     A step ends with the token `step_token` (none: with every token) and with the rollout. Its
     advantage is the mean of its tokens'. The form of the loss is reconstructed: the partition function
     is left out, as advantages are 0 on average under the reference. The loss of a step is spread
     over its tokens, so that "sequence-mean-token-sum" is the mean over rollouts of the sum over steps.
-    The critic that advantages come from learns beside it; the optional terms are those of
-    `OptionalTerms`.
     """
 
     beta: float = 0.5
     step_token: int | None = None
     aggregate: Aggregate = "sequence-mean-token-sum"
 
-    def _checks(self) -> dict[str, bool]:
-        return {
-            **super()._checks(),
+    def __post_init__(self) -> None:
+        checks = {
             f"beta is {self.beta}; it must be above 0": self.beta > 0,
             f"step_token is {self.step_token}; it must be 0 or more": self.step_token is None
             or self.step_token >= 0,
         }
+        if problems := [problem for problem, holds in checks.items() if not holds]:
+            raise SettingsError(problems)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -58,7 +57,7 @@ class LogRatioRegressionObjective(OptionalTerms):
             "log_ratio": (ratios / lengths).detach()[steps],
             "regression_error": error.detach().abs()[steps],
         }
-        return self.with_terms(losses, metrics, batch)
+        return losses, metrics
 
     def _steps(self, batch: TokenBatch) -> Tensor:
         """The step each token belongs to, (C,) int64 from 0, each present."""

@@ -12,8 +12,9 @@ class TokenBatch:
 
     `logp` carries the gradient; `logp_old` is the behaviour policy's, `logp_ref` the reference's
     (none where no part asks for it); `values` (with gradient), `values_old` and `returns` exist where
-    a critic does. `rollouts` (C,) int64 says which rollout a token belongs to, in order from 0 (none:
-    all are of one), `groups` (R,) int64 which question a rollout belongs to (none: all to one).
+    a critic does, for the loss that trains it. `rollouts` (C,) int64 says which rollout a token
+    belongs to, in order from 0 (none: all are of one), `groups` (R,) int64 which question a rollout
+    belongs to (none: all to one).
     `entropies` are those of the policy when the step began, `tokens` (C,) int64 what was sampled, and
     `logits` (C, V), with gradient, what it was sampled from: there where the objective asks for them.
     """

@@ -1,5 +1,6 @@
 """The gradient of one optimiser step, made pass by pass, on all processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,13 +15,8 @@ from optpo.training.distributed import Processes, whole
 from optpo.training.policy import Policy, Scored, completion_places
 
 
-class Objective(Protocol):
-    """A loss a token, and how token losses are weighted."""
-
-    @property
-    def aggregate(self) -> Aggregate:
-        """How token losses become one number."""
-        ...
+class Term(Protocol):
+    """A loss a token that may be added to any objective's."""
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -29,6 +25,15 @@ class Objective(Protocol):
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses and token metrics, (C,) each."""
+        ...
+
+
+class Objective(Term, Protocol):
+    """A loss a token, and how token losses are weighted."""
+
+    @property
+    def aggregate(self) -> Aggregate:
+        """How token losses become one number."""
         ...
 
 
@@ -58,39 +63,39 @@ def accumulate(
     targets: StepTargets,
     rollouts: Tensor,
     processes: Processes,
+    terms: Sequence[Term] = (),
 ) -> tuple[dict[str, float], Tensor, float]:
     """Gradient of the aggregated loss over these rollouts, pass by pass, on all processes.
 
-    Returns its metrics, its norm and the sampling gap.
+    `terms` are added to the objective's loss and weighted as it is, or as a mean over tokens where it
+    aggregates itself. Returns metrics, the gradient's norm and the sampling gap.
     """
-    weights = torch.zeros(int(batch.lengths.sum()))
-    weights[completion_places(batch, rollouts)] = token_weights(
-        batch.lengths[rollouts], objective.aggregate, targets.longest
-    )
+    aggregate = objective.aggregate
+    weights = _weights(batch, rollouts, aggregate, targets.longest)
+    of_terms = weights if aggregate != "sum" else _weights(batch, rollouts, "token-mean")
+    parts = [(term, of_terms) for term in terms]
     count = int(batch.lengths[rollouts].sum())
     fresh = (batch.versions == policy.version)[batch.token_rollouts]
     if "earlier" in batch.token_values:
         fresh &= batch.token_values["earlier"] == 0
-    own, gaps = {"loss": 0.0}, [0.0]
-    slopes = None
+    own, gaps, slopes = {"loss": 0.0}, [0.0], None
     if "minibatch" in objective.needs:
-        own, slopes = _slopes(policy, objective, batch, targets, rollouts, weights, processes)
-        own = own if processes.first else {"loss": 0.0}
+        found, slopes = _slopes(policy, objective, batch, targets, rollouts, weights, processes)
+        own = found if processes.first else own
+    else:
+        parts = [(objective, weights), *parts]
+    needs = frozenset().union(*(part.needs for part, _ in parts))
     for piece, counts in processes.equal_share(list(policy.passes(batch, rollouts))):
         places = completion_places(batch, piece)
         scored = policy.score(batch, piece)
         logp = scored.logps
-        if slopes is None:
-            losses, extra = objective(_at(targets, places, batch, piece, scored, objective.needs))
-            loss = (losses * (weights[places] * counts).to(logp.device)).sum()
-        else:
-            loss, extra = _along(slopes, places, scored) * counts, {}
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, extra = _weighted(parts, _at(targets, places, batch, piece, scored, needs), places)
+        whole_loss = loss if slopes is None else loss + _along(slopes, places, logp)
+        (whole_loss * counts).backward()  # type: ignore[no-untyped-call]
         if not counts:
             continue
         gaps += (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]].tolist()
-        if slopes is None:
-            own["loss"] += float(loss.detach())
+        own["loss"] += float(loss.detach())
         for name, value in extra.items():
             own[name] = own.get(name, 0.0) + float(value.sum()) / count
     if targets.critic_only:
@@ -108,8 +113,28 @@ def accumulate(
     return metrics, whole(norm), max(gap for _, gap in shares)
 
 
-Slopes = tuple[Tensor, Tensor | None]
-"""The derivative of a loss by each token's log-prob, and by its value where there is a critic."""
+def _weights(
+    batch: RolloutBatch, rollouts: Tensor, aggregate: Aggregate, longest: int = 0
+) -> Tensor:
+    """What each of the batch's tokens weighs, (C,): 0 outside of these rollouts."""
+    weights = torch.zeros(int(batch.lengths.sum()))
+    weights[completion_places(batch, rollouts)] = token_weights(
+        batch.lengths[rollouts], aggregate, longest
+    )
+    return weights
+
+
+def _weighted(
+    parts: Sequence[tuple[Term, Tensor]], seen: TokenBatch, places: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of weighted token losses of all parts, and the metrics of all."""
+    loss = seen.logp.new_zeros(())
+    metrics: dict[str, Tensor] = {}
+    for part, weights in parts:
+        losses, of_part = part(seen)
+        loss = loss + (losses * weights[places].to(losses.device)).sum()
+        metrics |= of_part
+    return loss, metrics
 
 
 def _slopes(
@@ -120,41 +145,29 @@ def _slopes(
     rollouts: Tensor,
     weights: Tensor,
     processes: Processes,
-) -> tuple[dict[str, float], Slopes]:
-    """Metrics and slopes (C,) of an objective that must see all rollouts of an optimiser step.
+) -> tuple[dict[str, float], Tensor]:
+    """Metrics and slopes of an objective that must see all rollouts of an optimiser step.
 
-    By the chain rule the gradient is then made pass by pass, as that of a sum over tokens.
+    A slope is the derivative of the loss by a token's log-prob, (C,). By the chain rule the gradient
+    is then made pass by pass, as that of a sum over tokens.
     """
     rollouts = rollouts.sort().values
     chosen = torch.zeros(batch.rollouts, dtype=torch.bool).index_fill(0, rollouts, value=True)
     places = completion_places(batch, rollouts)
-    logp, values = policy.score_all(batch.select(chosen), processes)
-    logp.requires_grad_()
-    if values is not None:
-        values.requires_grad_()
-    scored = Scored(logp, values, logp)
+    logp, _ = policy.score_all(batch.select(chosen), processes)
+    # A critic's values are seen by terms alone, which have gradients of their own.
+    scored = Scored(logp.requires_grad_(), None, logp)
     seen = _at(targets, places, batch, rollouts, scored, objective.needs - {"logits"})
-    losses, extra = objective(seen)
-    loss = (losses * weights[places]).sum()
-    leaves = [logp] if values is None else [logp, values]
-    slopes = torch.autograd.grad(loss, leaves, allow_unused=True)
-    spread = [
-        None if slope is None else torch.zeros_like(weights).index_copy(0, places, slope)
-        for slope in (*slopes, None)[:2]
-    ]
+    loss, extra = _weighted([(objective, weights)], seen, places)
+    (slope,) = torch.autograd.grad(loss, logp)
     metrics = {name: float(value.mean()) for name, value in extra.items()}
-    by_logp = spread[0]
-    assert by_logp is not None
-    return {"loss": float(loss.detach()), **metrics}, (by_logp, spread[1])
+    slopes = torch.zeros_like(weights).index_copy(0, places, slope)
+    return {"loss": float(loss.detach()), **metrics}, slopes
 
 
-def _along(slopes: Slopes, places: Tensor, scored: Scored) -> Tensor:
+def _along(slopes: Tensor, places: Tensor, logp: Tensor) -> Tensor:
     """A sum over tokens whose gradient is that of the loss with these slopes."""
-    by_logp, by_value = slopes
-    total = (scored.logps * by_logp[places].to(scored.logps.device)).sum()
-    if by_value is not None and scored.values is not None:
-        total = total + (scored.values * by_value[places].to(scored.values.device)).sum()
-    return total
+    return (logp * slopes[places].to(logp.device)).sum()
 
 
 def _at(

@@ -17,7 +17,7 @@ from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import Probe, drifts, take_probes
-from optpo.training.gradient import StepTargets
+from optpo.training.gradient import StepTargets, Term
 from optpo.training.judge import judge, judge_apart
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import PromptStore
@@ -210,6 +210,8 @@ class Learner:
             longest=settings.sample.max_new_tokens,
             critic_only=step <= settings.update.critic_warmup,
         )
+        terms: list[Term] = [settings.penalty] if settings.penalty.coefficient > 0 else []
+        terms += [settings.critic] if values is not None else []
         total = settings.steps * settings.update.epochs * settings.update.minibatches
         metrics = update(
             self.policy,
@@ -220,6 +222,7 @@ class Learner:
             targets,
             lambda done: learning_rate_factor(settings.update, done, total),
             self.processes,
+            terms,
         )
         sums = torch.zeros(batch.rollouts).index_add(0, batch.token_rollouts, advantages)
         return metrics, sums / batch.lengths

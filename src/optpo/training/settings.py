@@ -11,6 +11,8 @@ from optpo.memory.none import NoMemory
 from optpo.memory.protocol import Memory
 from optpo.needs import MEMORIES, Need
 from optpo.objectives.clipped import ClippedObjective
+from optpo.objectives.critic import CriticLoss
+from optpo.objectives.penalty import KlPenalty
 from optpo.rewards.majority import MajorityReward
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.scheduler import Schedule, schedule_problems
@@ -142,6 +144,9 @@ class RunSettings:
     It costs memory for one more copy of the weights that are trained and for a second key-value
     cache, a scoring pass a step, and pays where two forwards at once are faster than two in turn.
 
+    To the loss of any objective, `penalty` adds a pull to the reference, and `critic` the loss of the
+    critic where the advantage asks for one.
+
     A run ends after `steps`, or after the step by which it has sampled `most_tokens` (0: no limit) to
     vote, to compare with and to train.
 
@@ -170,6 +175,8 @@ class RunSettings:
     advantage: Advantage = field(default_factory=CentredAdvantage)
     mask: Mask = field(default_factory=NoMask)
     objective: Objective = field(default_factory=ClippedObjective)
+    penalty: KlPenalty = field(default_factory=KlPenalty)
+    critic: CriticLoss = field(default_factory=CriticLoss)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
@@ -233,7 +240,8 @@ class RunSettings:
     @property
     def needs(self) -> frozenset[Need]:
         """All that its parts ask for."""
-        return self.reward.needs | self.shape.needs | self.advantage.needs | self.objective.needs
+        asking = (self.reward, self.shape, self.advantage, self.objective, self.penalty)
+        return frozenset().union(*(part.needs for part in asking))
 
     @property
     def learns_from_gold(self) -> bool:

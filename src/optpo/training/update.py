@@ -1,6 +1,6 @@
 """One policy update: from a batch with rewards to moved weights, or none where that would harm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from optpo.batch import RolloutBatch
 from optpo.errors import SettingsError
 from optpo.objectives.ratio import mean_ratio_deviation
 from optpo.training.distributed import ALONE, Processes
-from optpo.training.gradient import Objective, StepTargets, accumulate
+from optpo.training.gradient import Objective, StepTargets, Term, accumulate
 from optpo.training.policy import Policy
 
 
@@ -112,10 +112,12 @@ def update(
     targets: StepTargets,
     rate: Callable[[int], float],
     processes: Processes = ALONE,
+    terms: Sequence[Term] = (),
 ) -> dict[str, float]:
     """Move the policy by a step's rollouts; returns metrics, means over trained tokens.
 
-    All processes are given the same, and end with the same.
+    All processes are given the same, and end with the same. `terms` are added to the objective's
+    loss (see `accumulate`).
 
     `rate(version)` scales the learning rate. An optimiser step whose loss or gradient is not finite
     is skipped and counted in `skipped_updates`; weights and optimiser state are then as they were.
@@ -130,7 +132,7 @@ def update(
         epochs += 1
         for rollouts in _minibatches(batch, settings, policy.version, epoch):
             metrics, gradient_norm, gap = accumulate(
-                policy, objective, batch, targets, rollouts, processes
+                policy, objective, batch, targets, rollouts, processes, terms
             )
             sampling_gap = max(sampling_gap, gap)
             finite = all(torch.isfinite(torch.tensor(list(metrics.values()))))
