@@ -145,6 +145,23 @@ def test_a_broken_part_says_so(other_packages) -> None:
         build_settings("optpo", [], ["select.part=odd"])
 
 
+def test_a_part_that_lacks_what_its_stage_calls_is_refused(other_packages) -> None:
+    """Before anything is sampled, by name; a field of settings is as good as a property."""
+    other_packages(
+        **{
+            "objective.prompts": "optpo.training.prompts:UniformPrompts",
+            "memory.mask": "optpo.masks.none:NoMask",
+            "mask.rule": "optpo.voting.fixed:FixedRule",
+        }
+    )
+    with pytest.raises(SettingsError) as caught:
+        build_settings("grpo", [], ["objective.part=prompts", "memory.part=mask", "mask.part=rule"])
+    found = "\n".join(sorted(caught.value.problems))
+    assert re.search(r"part 'mask' .* must have gives and .* and remember to fill memory", found)
+    assert re.search(r"part 'prompts' .* must have needs and aggregate and __call__ to fill", found)
+    assert re.search(r"part 'rule' .* must have __call__ to fill mask", found)
+
+
 def test_unknown_recipe_names_the_nearest() -> None:
     """A misspelt recipe is told the right name and all there are."""
     with pytest.raises(SettingsError, match=r"did you mean optpo-ppo.*optpo-warm, .*ttrl"):

@@ -1,7 +1,7 @@
 """The parts a stage can be filled by, and the names that recipes call them."""
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pkgutil import resolve_name
 from types import MappingProxyType
@@ -80,6 +80,17 @@ _SHIPPED = {
 }
 """Where each part lives, so that naming it loads nothing; the first of a stage is its default."""
 
+_OFFERED = {
+    "memory": ("gives", "initial_rollouts", "forgets", "begin", "recall", "remember"),
+    "reward": ("needs", "__call__"),
+    "shape": ("needs", "__call__"),
+    "select": ("__call__",),
+    "advantage": ("needs", "__call__"),
+    "mask": ("__call__",),
+    "objective": ("needs", "aggregate", "__call__"),
+}
+"""What a stage's part must have, lest a run find out after it has sampled."""
+
 STAGES = tuple(_SHIPPED)
 """The stages that are filled by a part, in the order of a step."""
 
@@ -122,7 +133,7 @@ def part_class(stage: str, name: object) -> type[Any]:
     """The dataclass of a part's settings; loads what it needs.
 
     Raises:
-        SettingsError: the stage has no such part, or another package's cannot be loaded.
+        SettingsError: the stage has no such part, or another package's cannot be loaded or used.
     """
     named = parts()[stage]
     if not isinstance(name, str) or name not in named:
@@ -137,6 +148,11 @@ def part_class(stage: str, name: object) -> type[Any]:
         raise SettingsError([f"part {name!r} ({named[name]}) cannot be loaded: {error}"]) from error
     if not (isinstance(part, type) and is_dataclass(part)):
         raise SettingsError([f"part {name!r} ({named[name]}) is no dataclass of settings"])
+    has = {*dir(part), *(field.name for field in fields(part))}
+    if missing := [wanted for wanted in _OFFERED.get(stage, ()) if wanted not in has]:
+        raise SettingsError(
+            [f"part {name!r} ({named[name]}) must have {' and '.join(missing)} to fill {stage}"]
+        )
     return part
 
 
