@@ -7,7 +7,7 @@ import torch
 
 from optpo.objectives.aggregate import token_weights
 from optpo.objectives.clipped import ClippedObjective
-from optpo.objectives.ratio import log_ratio, mean_ratio_deviation, sequence_log_ratio
+from optpo.objectives.ratio import mean_ratio_deviation, ratios, run_lengths, sequence_log_ratio
 from optpo.objectives.token_batch import TokenBatch
 
 ROLLOUTS = torch.tensor([0, 0, 0, 1, 1, 1, 1])
@@ -62,7 +62,13 @@ def test_ratios_by_hand(gone):
         "none": torch.ones_like(gone),
     }
     for level, ratio in expected.items():
-        assert torch.allclose(log_ratio(gone, zero, level, ROLLOUTS, 2).exp(), ratio)
+        assert torch.allclose(ratios(gone, zero, level, ROLLOUTS)[0], ratio)
+
+
+def test_lengths_of_runs():
+    """Rollouts without tokens have none; without rollouts there are no lengths."""
+    assert run_lengths(torch.tensor([0, 0, 0, 1, 3, 3])).tolist() == [3, 1, 0, 2]
+    assert run_lengths(torch.tensor([], dtype=torch.int64)).tolist() == []
 
 
 @pytest.mark.parametrize("level", ["sequence", "product"])
@@ -71,9 +77,11 @@ def test_the_gradient_of_a_rollouts_ratio_is_that_of_one_number(gone, level):
     where f is written out as one number a rollout."""
     advantages = double(1.3, -0.4)
     logp = gone.clone().requires_grad_()
-    ratio = log_ratio(logp, torch.zeros_like(gone), level, ROLLOUTS, 2).exp()
+    objective = ClippedObjective(ratio=level, gate="none")
     weights = token_weights(LENGTHS, "sequence-mean-token-mean")
-    (-weights * advantages[ROLLOUTS] * ratio).sum().backward()
+    zero = torch.zeros_like(gone)
+    losses, _ = objective(TokenBatch(logp, zero, advantages[ROLLOUTS], rollouts=ROLLOUTS))
+    (weights * losses).sum().backward()
 
     plain = gone.clone().requires_grad_()
     whole = sequence_log_ratio(plain, torch.zeros_like(gone), ROLLOUTS, 2)

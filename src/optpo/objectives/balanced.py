@@ -11,6 +11,7 @@ from optpo.errors import SettingsError
 from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.clipped import clipped_losses
+from optpo.objectives.sloped import sloped
 from optpo.objectives.token_batch import TokenBatch
 
 Mass = Literal["gradient", "value"]
@@ -65,17 +66,17 @@ class BalancedObjective:
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
-        ratio = (batch.logp - batch.logp_old).exp()
-        low, high, share = self.bounds(ratio.detach(), batch.advantages)
-        losses, clipped = clipped_losses(ratio, batch.advantages, low, high, self.dual_clip)
+        ratio = (batch.logp.detach() - batch.logp_old).exp()
+        low, high, share = self.bounds(ratio, batch.advantages)
+        losses, slopes, clipped = clipped_losses(ratio, batch.advantages, low, high, self.dual_clip)
         metrics = {
-            "kl_old": (batch.logp_old - batch.logp).detach(),
-            "clip_share": clipped.float(),
-            "bound_low": torch.full_like(ratio, low, requires_grad=False),
-            "bound_high": torch.full_like(ratio, high, requires_grad=False),
-            "positive_share": torch.full_like(ratio, share, requires_grad=False),
+            "kl_old": batch.logp_old - batch.logp.detach(),
+            "clip_share": clipped,
+            "bound_low": torch.full_like(ratio, low),
+            "bound_high": torch.full_like(ratio, high),
+            "positive_share": torch.full_like(ratio, share),
         }
-        return losses, metrics
+        return sloped(batch.logp, losses, slopes), metrics
 
     def bounds(self, ratio: Tensor, advantages: Tensor) -> tuple[float, float, float]:
         """Lower and upper bound, and the share they give: the last of all where none suffices."""

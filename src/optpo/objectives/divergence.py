@@ -46,19 +46,17 @@ class DivergenceObjective:
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
         logp = batch.logp.detach()
+        gone = batch.logp_old - logp
         if self.divergence == "variation":
-            distance = (logp.exp() - batch.logp_old.exp()).abs()
+            moved = logp.exp().sub_(batch.logp_old.exp())
         else:
-            distance = binary_divergence(logp, batch.logp_old)
+            # With the sign of the direction in which the probability has gone.
+            moved = binary_divergence(logp, batch.logp_old).mul_(gone.sign().neg_())
         up = batch.advantages > 0
-        onwards = torch.where(up, logp > batch.logp_old, logp < batch.logp_old)
-        masked = onwards & (distance > torch.where(up, self.bound_high, self.bound_low))
-        weight = (logp - batch.logp_old).exp().clamp(max=self.cap) * ~masked
-        metrics = {
-            "kl_old": batch.logp_old - logp,
-            "mask_share": masked.float(),
-        }
-        return -weight * batch.advantages * batch.logp, metrics
+        masked = (up & (moved > self.bound_high)) | (~up & (moved < -self.bound_low))
+        weight = (-gone).exp_().clamp_(max=self.cap).mul_(~masked)
+        metrics = {"kl_old": gone, "mask_share": masked.to(gone)}
+        return weight.mul_(batch.advantages).neg_() * batch.logp, metrics
 
 
 def binary_divergence(logp: Tensor, logp_old: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from optpo.errors import SettingsError
 from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.clipped import clipped_losses
+from optpo.objectives.sloped import sloped
 from optpo.objectives.token_batch import TokenBatch
 
 LEAST_ENTROPY = 1e-8
@@ -66,18 +67,20 @@ class HeterogeneousObjective:
         places = entropy_places(batch.entropies, self.quantile)
         if self.places == "published":
             places = places.abs()
-        ratio = (batch.logp - batch.logp_old).exp()
+        ratio = (batch.logp.detach() - batch.logp_old).exp()
         advantages = batch.advantages
         if self.redistribute:
-            advantages = self.redistributed(advantages, ratio.detach(), places)
+            advantages = self.redistributed(advantages, ratio, places)
         low, high = self.clips(places)
-        losses, clipped = clipped_losses(ratio, advantages, 1 - low, 1 + high, self.dual_clip)
+        losses, slopes, clipped = clipped_losses(
+            ratio, advantages, 1 - low.to(ratio), 1 + high.to(ratio), self.dual_clip
+        )
         metrics = {
-            "kl_old": (batch.logp_old - batch.logp).detach(),
-            "clip_share": clipped.float(),
+            "kl_old": batch.logp_old - batch.logp.detach(),
+            "clip_share": clipped,
             "undecided_share": (places > 0).float(),
         }
-        return losses, metrics
+        return sloped(batch.logp, losses, slopes), metrics
 
     def redistributed(self, advantages: Tensor, ratio: Tensor, places: Tensor) -> Tensor:
         """Advantages (C,) after part C."""

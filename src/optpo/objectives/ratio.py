@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from optpo.batch import segment_sum
@@ -9,29 +10,38 @@ from optpo.batch import segment_sum
 RatioLevel = Literal["token", "sequence", "product", "none"]
 
 
-def log_ratio(
-    logp: Tensor, logp_old: Tensor, level: RatioLevel, rollouts: Tensor, count: int
-) -> Tensor:
-    """Logarithm of the importance ratio of each token, (C,), with the gradient of its `logp`.
+@torch.no_grad()
+def ratios(
+    logp: Tensor, logp_old: Tensor, level: RatioLevel, rollouts: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Importance ratio w of each token, (C,), and the slope of ln w by its own log-prob (none: 1).
 
-    `rollouts` (C,) int64 says which of `count` rollouts a token belongs to. "token": logp -
-    logp_old. "sequence": the mean of these over the rollout, so that its exponential is the
+    `rollouts` (C,) int64 says which rollout a token belongs to, in order from 0. "token": exp(logp -
+    logp_old). "sequence": the geometric mean of these over the rollout, which is the
     length-normalised ratio of GSPO (2507.18071, equation 7; the gradient is GSPO-token's, equation
-    14, which is GSPO's where a rollout has one advantage). "product": their sum, the ratio of the
-    whole rollout (RLOO in TRL); its gradient is that sum's under "sequence-mean-token-mean". "none":
-    the ratio is 1 and only the gradient counts, which is REINFORCE.
+    14, which is GSPO's where a rollout has one advantage). "product": their product, the ratio of the
+    whole rollout (RLOO in TRL); a token's slope is the length, so that its gradient is the
+    product's under "sequence-mean-token-mean". "none": the ratio is 1 and only the gradient counts,
+    which is REINFORCE.
     """
-    tokenwise = logp - logp_old
-    if level == "token":
-        return tokenwise
-    slope = logp - logp.detach()
     if level == "none":
-        return slope
-    whole = segment_sum(tokenwise.detach(), rollouts, count)[rollouts]
-    lengths = segment_sum(tokenwise.new_ones(len(logp)), rollouts, count)[rollouts]
+        return torch.ones_like(logp), None
+    gone = logp - logp_old
+    if level == "token":
+        return gone.exp_(), None
+    lengths = run_lengths(rollouts)
+    whole = torch.segment_reduce(gone, "sum", lengths=lengths)
     if level == "product":
-        return whole + lengths * slope
-    return whole / lengths + slope
+        steepness = lengths.to(gone).index_select(0, rollouts)
+        return whole.exp().index_select(0, rollouts), steepness
+    return (whole / lengths).exp().index_select(0, rollouts), None
+
+
+def run_lengths(rollouts: Tensor) -> Tensor:
+    """How many tokens each rollout has, (R,) int64, of `rollouts` (C,) in order from 0."""
+    count = int(rollouts[-1]) + 1 if len(rollouts) else 0
+    begins = torch.arange(count + 1, device=rollouts.device)
+    return torch.searchsorted(rollouts, begins).diff()
 
 
 def sequence_log_ratio(logp: Tensor, logp_old: Tensor, rollouts: Tensor, count: int) -> Tensor:

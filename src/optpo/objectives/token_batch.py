@@ -42,7 +42,7 @@ class TokenBatch:
     @property
     def rollout_count(self) -> int:
         """Number of rollouts, R."""
-        return int(self.token_rollouts.max()) + 1 if len(self.logp) else 0
+        return int(self.token_rollouts[-1]) + 1 if len(self.logp) else 0
 
     @property
     def rollout_groups(self) -> Tensor:

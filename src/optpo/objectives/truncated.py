@@ -37,10 +37,8 @@ class TruncatedObjective:
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
-        ratio = (batch.logp.detach() - batch.logp_old).exp()
+        gone = batch.logp_old - batch.logp.detach()
+        ratio = (-gone).exp_()
         weight = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
-        metrics = {
-            "kl_old": (batch.logp_old - batch.logp).detach(),
-            "clip_share": (weight != ratio).float(),
-        }
-        return -weight * batch.advantages * batch.logp, metrics
+        metrics = {"kl_old": gone, "clip_share": ratio.ne_(weight)}
+        return weight.mul_(batch.advantages).neg_() * batch.logp, metrics
