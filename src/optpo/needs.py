@@ -30,4 +30,5 @@ part keeps (see `optpo.memory`).
 MEMORIES: tuple[Need, ...] = ("tracked", "shortest", "quantiles", "moments")
 """Needs that a memory part of the same name meets."""
 
-assert set(MEMORIES) <= set(get_args(Need))
+FROM_THE_RUN = frozenset(get_args(Need)) - {*MEMORIES}
+"""Needs that every run can meet; any other, those of other packages too, is a memory part's."""

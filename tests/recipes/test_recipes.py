@@ -102,8 +102,8 @@ def test_every_part_loads() -> None:
 
 def test_a_part_without_a_name_is_refused() -> None:
     """Settings with an unregistered part cannot be written; the message says how to name it."""
-    settings = RunSettings(select=UniformPrompts())  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"select is filled by UniformPrompts.*optpo\.parts"):
+    settings = RunSettings(mask=UniformPrompts())  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"mask is filled by UniformPrompts.*optpo\.parts"):
         settings_to_mapping(settings)
 
 

@@ -1,12 +1,17 @@
 """Recipes in whole runs: each trains, and what it remembers survives a run that is switched off."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
+import torch
 
+from optpo.advantages.centred import CentredAdvantage
 from optpo.data import embedded_model_path
 from optpo.errors import SettingsError
 from optpo.recipes import build_settings, recipe_names
+from optpo.training.learner import Learner
+from optpo.training.settings import RunSettings
 from tests.training.runs import VERIFIED, QuietView, run
 
 REMEMBERING = (
@@ -17,7 +22,8 @@ OF_A_RECIPE = {
     "hbpo": ['prompts.sentence=""', *(f"{stage}.budgets=[14, 20, 26, 32]" for stage in
              ("prompts", "shape", "advantage")), "shape.context=48", "advantage.context=48"],
     "t-ppo": ["allocate.votes=2"],
-    "dapo-bytedance": ["prompts.questions_per_step=2", "shape.limit=48", "shape.buffer=24"],
+    "dapo-bytedance": ["prompts.questions_per_step=2", "shape.limit=48", "shape.buffer=24",
+                       "update.minibatches=1"],
 }  # fmt: skip
 
 
@@ -108,6 +114,39 @@ def test_any_objective_runs_without_labels(tmp_path):
     for row in found.rollouts:
         if row["prompt_id"] in decided:
             assert row["reward"] == float(row["answer"] == labels[row["prompt_id"]])
+
+
+@dataclass(frozen=True)
+class Asking(CentredAdvantage):
+    """An advantage that asks for what nobody gives."""
+
+    @property
+    def needs(self):
+        return frozenset({"refrence"})
+
+
+def test_what_nobody_gives_is_refused_before_anything_is_sampled():
+    """A misspelt need, or one that only another package's memory would meet."""
+    with pytest.raises(SettingsError, match="asks for 'refrence', which the memory part"):
+        RunSettings(advantage=Asking())
+
+
+@dataclass(frozen=True)
+class OfRollouts(CentredAdvantage):
+    """An advantage that forgets to spread what it gives over tokens."""
+
+    def __call__(self, batch, rewards):
+        return self.of_rollouts(batch, rewards), None
+
+
+def test_advantages_a_rollout_are_refused(policy, ragged_batch):
+    """By the name of the part and the shape that it should give."""
+    settings = RunSettings(advantage=OfRollouts())
+    learner = Learner(settings, policy, None, {})
+    with pytest.raises(
+        ValueError, match=r"OfRollouts gave advantages of shape \(11,\); .*one a completion"
+    ):
+        learner._update(ragged_batch, torch.ones(ragged_batch.rollouts), 1)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ _NOTHING_KNOWN = {"value": 0.5, "weight": 1.0}
 
 @dataclass(frozen=True)
 class ValueMemory:
-    """SPO's value tracker (single-stream, 2509.13232; dossier items 1 to 7).
+    """SPO's value tracker (single-stream, 2509.13232).
 
     A question has a value v and a weight N, how many rewards it stands for. After a visit with n
     rewards N <- rho N + n and v is their weighted mean: for rewards of 0 and 1 that is the Beta form

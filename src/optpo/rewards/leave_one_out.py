@@ -13,7 +13,7 @@ from optpo.rewards.vote_counts import VoteCounts, count_votes
 
 @dataclass(frozen=True)
 class LeaveOneOutReward:
-    """How much clearer the vote is with a rollout than without it (2510.17472, dossier 4).
+    """How much clearer the vote is with a rollout than without it (2510.17472).
 
     `statistic` "snr": (v1 - v2)^2 / (n (v1 + v2)) of the two first classes; "entropy": minus the
     entropy of the vote, in nats. The reward is the statistic of all n votes less that of the n - 1

@@ -18,7 +18,7 @@ class SoftShareReward:
     """The share of the other votes that agree with a rollout: an estimate of its answer's probability.
 
     A vote that stops when it is sure stops on a lucky run, so that the leader's share at the stop is
-    too high. `correction` says which votes are counted (dossier, optpo_and_voting 3.2; derived here):
+    too high. `correction` says which votes are counted (derived here):
 
     - "floor": the first `floor` of a question. They are drawn whatever they say, so for the rollouts
       among them the mean reward of answer c is exactly its probability p_c, under any stopping rule

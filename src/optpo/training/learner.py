@@ -78,7 +78,7 @@ class Learner:
             ballots,
             entropies if "entropy" in settings.needs else None,
         )
-        row = metrics_row(self.voter, visits, self.questions, judged, flips)
+        row = metrics_row(self.voter, visits, self.questions, judged, flips, settings.score.full)
         batch = replace(
             batch,
             question_values=self._question_values(visits, store),
@@ -198,6 +198,12 @@ class Learner:
             token_values={**batch.token_values, **given},
         )
         advantages, returns = settings.advantage(seen, rewards)
+        if advantages.shape != batch.logps.shape:
+            raise ValueError(
+                f"{type(settings.advantage).__name__} gave advantages of shape "
+                f"{tuple(advantages.shape)}; it must give one a completion token, "
+                f"{tuple(batch.logps.shape)}"
+            )
         untaught = ~settings.mask(seen) | (batch.token_values["earlier"] > 0)
         advantages = advantages.masked_fill(untaught, 0)
         targets = StepTargets(

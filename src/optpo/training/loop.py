@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from optpo.data import open_scorer
+from optpo.data import open_scorer, require_judged
 from optpo.errors import RunStoppedError, SettingsError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.distributed import join_processes
@@ -37,6 +37,7 @@ from optpo.training.settings import EngineSettings, RunSettings
 from optpo.training.summary import summarise
 from optpo.training.view import RunView, Tracker
 from optpo.voting import FixedRule
+from optpo.voting.accuracy import usual_k
 
 
 def adapt(
@@ -89,9 +90,13 @@ class _Run:
             )
         data, sample = settings.data, settings.sample
         questions, unseen = questions_of_run(settings.data, directory)
-        self.policy = load_policy(settings.model, sample.temperature, settings.update.pass_tokens)
         self.questions = {question.id: question for question in questions}
         self.unseen = {question.id: question for question in unseen}
+        if settings.learns_from_gold:
+            # What cannot be scored is told before the model is loaded, and the verifier with it.
+            without = open_scorer(settings.score, self.questions, data.answers, None)
+            require_judged(without, questions, data.questions)
+        self.policy = load_policy(settings.model, sample.temperature, settings.update.pass_tokens)
         self.prompts, self.unseen_prompts = (
             prompt_tokens(self.policy, some, settings.model, data, sample.max_new_tokens)
             for some in (questions, unseen)
@@ -106,10 +111,11 @@ class _Run:
         # With overlap other processes are the sampler's; accuracy is measured in this one.
         here = replace(settings, engine=EngineSettings()) if settings.overlap else settings
         self.voter = stack.enter_context(open_voter(self.whole, here, asked))
-        scorer = None
-        if settings.learns_from_gold:
-            verifier = self.voter.verifier
-            scorer = open_scorer(settings.score, self.questions, data.answers, verifier)
+        self.scorers = {
+            name: open_scorer(settings.score, some, data.answers, self.voter.verifier)
+            for name, some in (("adapt", self.questions), ("unseen", self.unseen))
+        }
+        scorer = self.scorers["adapt"] if settings.learns_from_gold else None
         self.learner = Learner(
             settings, self.policy, self.voter, self.questions, self.processes, scorer
         )
@@ -253,14 +259,15 @@ class _Run:
             tracker.log(numbers, self.step)
 
     def _evaluate(self) -> None:
-        """Accuracy on both sets where gold is known; nothing of it reaches the policy."""
+        """Accuracy on both sets where it can be judged; nothing of it reaches the policy."""
         settings = self.settings.evaluate
         sets = (
             ("adapt", self.questions, self.prompts, settings.samples),
             ("unseen", self.unseen, self.unseen_prompts, settings.unseen_samples),
         )
         for name, questions, prompts, samples in sets:
-            known = {key: prompts[key] for key in prompts if questions[key].gold is not None}
+            scorer = self.scorers[name]
+            known = {key: prompts[key] for key in prompts if scorer.judges(questions[key])}
             if samples == 0 or not known:
                 continue
             share = self.processes.share(list(known))
@@ -274,8 +281,10 @@ class _Run:
             )
             ballots = [adopted(self.voter, ballot) for ballot in self.processes.gather(ballots)]
             self.ledger.tokens_evaluation += sum(ballot.tokens for ballot in ballots)
-            reached = accuracy(self.voter, ballots, questions)
-            assert reached is not None
+            reached = accuracy(self.voter, ballots, questions, scorer, at=usual_k(samples))
+            if reached is None:
+                self.view.guard(f"no rollout of the {name} questions was given a score")
+                continue
             row = {"step": self.step, "set": name, **vars(reached), "samples": samples} | {
                 "tokens_total": self.ledger.tokens_spent,
                 "seconds_total": self.ledger.seconds_sampling + self.ledger.seconds_update,

@@ -9,7 +9,7 @@ from optpo.errors import SettingsError
 from optpo.masks.none import NoMask
 from optpo.memory.none import NoMemory
 from optpo.memory.protocol import Memory
-from optpo.needs import MEMORIES, Need
+from optpo.needs import FROM_THE_RUN, Need
 from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.critic import CriticLoss
 from optpo.objectives.penalty import KlPenalty
@@ -222,8 +222,7 @@ class RunSettings:
         problems = [problem for problem, holds in checks.items() if not holds]
         problems += [
             f"a part asks for {name!r}, which the memory part does not give; one that does is needed"
-            for name in MEMORIES
-            if name in self.needs - self.memory.gives
+            for name in sorted(self.needs - self.memory.gives - FROM_THE_RUN)
         ]
         for name, stages in _SAME:
             said = [getattr(getattr(self, stage), name, None) for stage in stages]
@@ -240,7 +239,9 @@ class RunSettings:
     @property
     def needs(self) -> frozenset[Need]:
         """All that its parts ask for."""
-        asking = (self.reward, self.shape, self.advantage, self.objective, self.penalty)
+        asking = (
+            self.reward, self.shape, self.select, self.advantage, self.objective, self.penalty,
+        )  # fmt: skip
         return frozenset().union(*(part.needs for part in asking))
 
     @property

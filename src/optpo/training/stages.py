@@ -37,6 +37,11 @@ class Shape(Protocol):
 class Selection(Protocol):
     """Which rollouts are trained on."""
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it asks for beside the rewards."""
+        ...
+
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
         ...

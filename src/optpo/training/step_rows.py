@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch
+from optpo.batch import RolloutBatch, segment_mean, segment_sum
 from optpo.data import Question
 from optpo.rollout import Rollout
+from optpo.sampling.ballot import Ballot
 from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter, verdict_of
 from optpo.training.evaluation import accuracy
@@ -26,11 +28,11 @@ def metrics_row(
     questions: Mapping[str, Question],
     judged: Judged,
     flips: Sequence[bool | None],
+    full: float = 1.0,
 ) -> dict[str, Any]:
-    """What a step was before its update."""
+    """What a step was before its update; `full` is the score from which on a rollout is right."""
     batch, rewards = judged
     ballots = [visit.ballot for visit in visits]
-    reached = accuracy(voter, ballots, questions)
     right = [
         voter.correct(ballot.label, gold)
         for ballot in ballots
@@ -42,7 +44,7 @@ def metrics_row(
     given = ~rewards.isnan()
     drifts = [visit.drift for visit in visits if visit.drift is not None]
     return {
-        "accuracy": None if reached is None else reached.mean,
+        "accuracy": _accuracy(voter, ballots, questions, batch, full),
         "label_accuracy": sum(right) / len(right) if right else None,
         "labels_judged": len(right),
         "labels_right": sum(right),
@@ -69,6 +71,23 @@ def metrics_row(
         "votes_carried": sum(sum(visit.carried.values()) for visit in visits),
         "drift": sum(drifts) / len(drifts) if drifts else None,
     }
+
+
+def _accuracy(
+    voter: Voter,
+    ballots: Sequence[Ballot],
+    questions: Mapping[str, Question],
+    batch: RolloutBatch,
+    full: float,
+) -> float | None:
+    """Mean over questions of the share of right rollouts: by their scores, without any by gold."""
+    scored = ~batch.scores.isnan()
+    if not scored.any():
+        reached = accuracy(voter, ballots, questions)
+        return None if reached is None else reached.mean
+    right, groups = (batch.scores[scored] >= full).float(), batch.groups[scored]
+    asked = segment_sum(torch.ones_like(right), groups, batch.group_count) > 0
+    return float(segment_mean(right, groups, batch.group_count)[asked].mean())
 
 
 def kept_figures(batch: RolloutBatch, keep: Tensor) -> dict[str, int]:

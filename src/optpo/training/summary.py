@@ -17,7 +17,7 @@ def summarise(
     rows = directory.rows("evaluations.jsonl")
 
     def at(which: int, of: str, name: str) -> float | None:
-        chosen = [row[name] for row in rows if row["set"] == of]
+        chosen = [row.get(name) for row in rows if row["set"] == of]
         return chosen[which] if chosen else None
 
     judged = ledger.labels_judged
@@ -32,8 +32,14 @@ def summarise(
         "accuracy_after": at(-1, "adapt", "mean"),
         "majority_before": at(0, "adapt", "majority"),
         "majority_after": at(-1, "adapt", "majority"),
+        "passed_before": at(0, "adapt", "passed"),
+        "passed_after": at(-1, "adapt", "passed"),
         "unseen_accuracy_before": at(0, "unseen", "mean"),
         "unseen_accuracy_after": at(-1, "unseen", "mean"),
+        "unseen_majority_before": at(0, "unseen", "majority"),
+        "unseen_majority_after": at(-1, "unseen", "majority"),
+        "unseen_passed_before": at(0, "unseen", "passed"),
+        "unseen_passed_after": at(-1, "unseen", "passed"),
         "label_accuracy": ledger.labels_right / judged if judged else None,
         "verdicts": ledger.verdicts,
         "zero_variance_groups": ledger.zero_variance_groups,

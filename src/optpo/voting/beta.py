@@ -25,7 +25,7 @@ from optpo.voting.tally import Floats, Tallies, Tally
 
 @dataclass(frozen=True)
 class BetaRule:
-    """Stop once the leader is probably the likelier of the two first answers (dossier 3).
+    """Stop once the leader is probably the likelier of the two first answers.
 
     With v1 votes for the leader, v2 for the runner-up and theta the leader's share of the votes of
     these two, theta ~ Beta(v1 + `prior_leader`, v2 + `prior_rival`). The rule stops when

@@ -1,4 +1,4 @@
-"""What no stopping rule can beat: bounds on the votes and the errors of any of them (dossier 3.1).
+"""What no stopping rule can beat: bounds on the votes and the errors of any of them.
 
 Every function takes `shares`, (..., classes) the probabilities of the answers in any order, and
 returns one value a shape. What they miss to 1 is the share of unparsed votes. A shape of one class
@@ -39,7 +39,7 @@ def least_mean_votes(shares: Any, error: Any) -> Floats:
 
     It holds for every rule that ends, and names a wrong answer with probability at most `error`
     whichever distribution with one mode the votes have (change of measure of Kaufmann, Cappé and
-    Garivier 2016; dossier 3.1). Infinite where two answers share the lead. A rule that knows more
+    Garivier 2016). Infinite where two answers share the lead. A rule that knows more
     of the distribution than that it has a mode may need fewer: see `known_shape_rate`.
 
     Args:

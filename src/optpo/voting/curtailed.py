@@ -30,7 +30,7 @@ class CurtailedRule:
     """Stop once the label of the full vote is settled, whatever the remaining votes are.
 
     With v1 votes for the leader, v2 for the runner-up and n of `cap` votes cast it is settled where
-    v1 - v2 > cap - n (dossier 3.2): not even all remaining votes for the runner-up, or for an
+    v1 - v2 > cap - n: not even all remaining votes for the runner-up, or for an
     answer not yet seen, would make it draw level. Where a tie at the cap goes to the answer voted
     for first (`at_cap` "first") a later answer must overtake the leader, so a lead of cap - n over
     the later ones is enough. Votes may be weighted: a further one then weighs at most 1, and no tie

@@ -35,7 +35,7 @@ _ROWS = 512
 
 @dataclass(frozen=True)
 class DirichletRule:
-    """Stop once the leader is probably the likeliest answer of all (dossier 3).
+    """Stop once the leader is probably the likeliest answer of all.
 
     The shares of the answers have the posterior Dirichlet(votes + `prior` for every class seen,
     `unseen` for everything unseen together). The rule stops when P(the leader has the largest

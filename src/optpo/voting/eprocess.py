@@ -58,7 +58,7 @@ class EprocessRule:
     their sum, which takes tens of thousands of votes, even the smallest stake is too large. To test
     against every rival is the idea of CITE (2605.05873) and MMC (2510.17472); to bet against an
     answer rather than for one, which needs neither a target fixed beforehand nor a share of the
-    error for each, is in neither (dossier 3).
+    error for each, is in neither.
 
     The confidence is 1 minus the smallest error at which the votes so far would end the test, and
     the evidence is minus the log of that error: the least log wealth against another answer, or 0.

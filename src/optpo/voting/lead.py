@@ -30,8 +30,8 @@ class LeadRule:
     """Stop once the leader is `by` votes ahead of the runner-up.
 
     It is what OptPO's test between these two comes to where all wrong answers share their
-    probability equally (`OptpoRule.lead`; dossier 1.2), and at 3 what ConSol's two tests do
-    (arXiv 2503.17587; dossier 3). An unparsed vote counts towards floor and cap only.
+    probability equally (`OptpoRule.lead`), and at 3 what ConSol's two tests do
+    (arXiv 2503.17587). An unparsed vote counts towards floor and cap only.
 
     Where only two answers matter its error is known exactly, see `lead_error`, `lead_votes` and
     `smallest_lead`; further rivals add to that error. Nothing is guaranteed without knowing how far
@@ -101,7 +101,7 @@ def lead_error(first: float, second: float, by: int) -> float:
     """P(wrong) = 1 / (1 + (p1 / p2)^by): how often a lead of `by` names the lesser of two answers.
 
     Exact for independent votes and without a cap, whatever share of them, 1 - p1 - p2, changes
-    nothing (gambler's ruin; dossier 1.2).
+    nothing (gambler's ruin).
 
     Args:
         first: p1, the share of the likelier answer, above 0.

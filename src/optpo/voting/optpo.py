@@ -38,7 +38,7 @@ _LogLikelihood = Callable[[Any, Any, Any, Any], Any]
 
 @dataclass(frozen=True)
 class OptpoRule:
-    """Stop once a Bayesian test between answers is sure of the leader (dossier 1.2).
+    """Stop once a Bayesian test between answers is sure of the leader.
 
     The model: one of m = `candidates` answers is the model's own; a vote is for it with probability
     p0 and for each other one with probability (1 - p0) / (m - 1). With vL votes for the leader, vS

@@ -1,4 +1,4 @@
-"""What votes say for an answer in OptPO's model, with p0 known or integrated over (dossier 1.2).
+"""What votes say for an answer in OptPO's model, with p0 known or integrated over.
 
 The model: one of m answers is the model's own; a vote is for it with probability p0 and for each
 other one with probability (1 - p0) / (m - 1). With v votes for an answer out of n, the likelihood

@@ -28,7 +28,7 @@ _LARGEST_CAP = 512
 
 @dataclass(frozen=True)
 class PredictiveRule:
-    """Stop once the label of the full vote is probably the present leader (dossier 3.2).
+    """Stop once the label of the full vote is probably the present leader.
 
     The model is a Dirichlet process of the given `concentration` t: after n votes the next one
     repeats an earlier answer, each with probability (its votes) / (n + t), or is something new with

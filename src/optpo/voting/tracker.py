@@ -11,10 +11,10 @@ class VoteTracker:
     """How much of a question's past votes still counts at its next visit, and how long it may rest.
 
     The votes so far are kept at a share of 2^(-drift / half_drift), held between `least_kept` and
-    `most_kept`, as Single-stream Policy Optimization forgets its values (2509.13232, item 4 of its
-    dossier entry). `drift` is the mean absolute change in log-prob, nats a token, of rollouts of
-    the last visit (it is not a KL divergence). With n new votes a visit the past never counts for
-    more than n kept / (1 - kept) votes. `most_kept` 0 forgets everything.
+    `most_kept`, as Single-stream Policy Optimization forgets its values (2509.13232). `drift` is
+    the mean absolute change in log-prob, nats a token, of rollouts of the last visit (it is not a
+    KL divergence). With n new votes a visit the past never counts for more than n kept / (1 -
+    kept) votes. `most_kept` 0 forgets everything.
 
     A question has nothing to teach when all its new votes agreed on the label it had before: every
     rollout would have the same reward. It then rests for 1, 2, 4, ... visits, up to `longest_rest`

@@ -24,7 +24,7 @@ from optpo.voting.tally import Tallies, Tally
 
 @dataclass(frozen=True)
 class WindowRule:
-    """Stop at the end of a window of votes that are all for one answer (ESC; dossier 3).
+    """Stop at the end of a window of votes that are all for one answer (ESC).
 
     The votes are read in consecutive windows of `window` that do not overlap. After the first one
     that is unanimous the vote is over, or as soon after it as the floor is reached and one answer
