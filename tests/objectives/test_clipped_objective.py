@@ -87,6 +87,17 @@ def test_at_ratio_1_the_gradient_is_minus_the_advantage(settings):
         assert torch.allclose(logp.grad, -batch.advantages)
 
 
+def test_a_ratio_beyond_single_precision_is_clipped_like_any():
+    """exp(100) is infinite in float32: where the clip counts, loss and gradient are finite all the
+    same, and its neighbours' too."""
+    logp = torch.tensor([100.0, 0.0], requires_grad=True)
+    batch = TokenBatch(logp, torch.zeros(2), torch.ones(2))
+    losses, _ = ClippedObjective()(batch)
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([-1.2, -1.0])
+    assert logp.grad.tolist() == [0, -1]
+
+
 def test_metrics_carry_no_gradient():
     """They are detached, one entry a token."""
     batch = random_batch(2)

@@ -83,7 +83,8 @@ def clipped_losses(
     # A comparison in place is 0 or 1 in the type of the ratio; choosing by it costs ten times as much
     # on a CPU as multiplying.
     clipped = bounded.lt_(plain)
-    slopes = plain.mul_(clipped - 1)
+    # Of the loss and not of w A: a ratio too large to write down then has slope 0, not 0 times it.
+    slopes = torch.addcmul(losses, losses, clipped, value=-1)
     if dual_clip > 0:
         worst = -dual_clip * advantages
         held = (advantages < 0) & (losses > worst)
