@@ -28,7 +28,7 @@ from rich.table import Table
 from optpo.recipes import build_settings, recipe_names, settings_to_mapping
 from optpo.reporting.terminal import open_view
 from optpo.training.loop import adapt
-from optpo.training.prompts import BudgetedPrompts, UniformPrompts
+from optpo.training.prompts import UniformPrompts
 from optpo.training.run_directory import RunDirectory
 from optpo.voting import FixedRule
 
@@ -105,7 +105,7 @@ def train(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A run's summary, and its metrics a step."""
     plain = build_settings(recipe, assignments=extra)
-    if isinstance(plain.prompts, UniformPrompts | BudgetedPrompts):
+    if isinstance(plain.prompts, UniformPrompts):
         fixed = isinstance(plain.allocate, FixedRule)
         questions = max(ROLLOUTS // plain.allocate.cap, 3) if fixed else QUESTIONS
         extra = [*extra, f"prompts.questions_per_step={questions}"]

@@ -6,7 +6,6 @@ from optpo.data import ChatMessage, Question
 from optpo.errors import SettingsError
 from optpo.training.prompt_state import PromptStore
 from optpo.training.prompts import (
-    BudgetedPrompts,
     DynamicPrompts,
     PrioritizedPrompts,
     UniformPrompts,
@@ -55,7 +54,7 @@ def test_prioritized_prompts_prefer_the_uncertain():
 
 def test_budgets_are_announced_behind_the_question():
     """A suffix a budget; it stands behind a plain prompt, or behind the last message of a chat."""
-    prompts = BudgetedPrompts(budgets=(10, 20), sentence=" In {budget}.")
+    prompts = UniformPrompts(budgets=(10, 20), sentence=" In {budget}.")
     assert prompts.suffixes == (" In 10.", " In 20.")
     assert UniformPrompts().suffixes == ()
     assert with_suffix(Question("q", "Why?"), " In 10.").prompt == "Why? In 10."
@@ -70,8 +69,8 @@ def test_budgets_are_announced_behind_the_question():
         (lambda: DynamicPrompts(questions_per_step=0), "questions_per_step is 0; it must be 1"),
         (lambda: DynamicPrompts(most_refills=-1), "most_refills is -1"),
         (lambda: PrioritizedPrompts(explore=0), "explore is 0"),
-        (lambda: BudgetedPrompts(budgets=()), "budgets is"),
-        (lambda: BudgetedPrompts(sentence="Hurry"), "must contain {budget}"),
+        (lambda: UniformPrompts(budgets=(5, 0)), "budgets is"),
+        (lambda: UniformPrompts(sentence="Hurry"), "must contain {budget}"),
     ],
 )
 def test_settings_out_of_range(part, message):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,20 +23,9 @@ class MomentsMemory:
     unbiased.
     """
 
-    @property
-    def gives(self) -> frozenset[Need]:
-        """The moments."""
-        return frozenset({"moments"})
-
-    @property
-    def initial_rollouts(self) -> int:
-        """None: the first batch has moments of its own."""
-        return 0
-
-    @property
-    def forgets(self) -> bool:
-        """Old rewards count like new ones."""
-        return False
+    gives: ClassVar[frozenset[Need]] = frozenset({"moments"})
+    initial_rollouts: ClassVar[int] = 0
+    forgets: ClassVar[bool] = False
 
     def begin(self, rewards: Sequence[float]) -> dict[str, float]:
         """Nothing is noted of a question."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,20 +15,9 @@ from optpo.needs import Need
 class NoMemory:
     """Every visit of a question is like the first."""
 
-    @property
-    def gives(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
-
-    @property
-    def initial_rollouts(self) -> int:
-        """None."""
-        return 0
-
-    @property
-    def forgets(self) -> bool:
-        """There is nothing to forget."""
-        return False
+    gives: ClassVar[frozenset[Need]] = frozenset()
+    initial_rollouts: ClassVar[int] = 0
+    forgets: ClassVar[bool] = False
 
     def begin(self, rewards: Sequence[float]) -> dict[str, float]:
         """No notes."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,10 @@ class QuantileMemory:
     pairing: Literal["random", "index"] = "random"
     seed: int = 0
 
+    gives: ClassVar[frozenset[Need]] = frozenset({"quantiles"})
+    initial_rollouts: ClassVar[int] = 0
+    forgets: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         problems = []
         try:
@@ -50,21 +54,6 @@ class QuantileMemory:
             problems.append(f"rate is {self.rate}; it must be above 0")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def gives(self) -> frozenset[Need]:
-        """The quantiles."""
-        return frozenset({"quantiles"})
-
-    @property
-    def initial_rollouts(self) -> int:
-        """None: the quantiles begin with the first step."""
-        return 0
-
-    @property
-    def forgets(self) -> bool:
-        """The rate alone says how fast."""
-        return False
 
     def begin(self, rewards: Sequence[float]) -> dict[str, float]:
         """Nothing is noted of a question."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,20 +24,9 @@ class ShortestMemory:
 
     mode: Literal["min", "mean"] = "min"
 
-    @property
-    def gives(self) -> frozenset[Need]:
-        """The shortest length."""
-        return frozenset({"shortest"})
-
-    @property
-    def initial_rollouts(self) -> int:
-        """None: a record begins with the first right answer."""
-        return 0
-
-    @property
-    def forgets(self) -> bool:
-        """A record stands whatever the policy did."""
-        return False
+    gives: ClassVar[frozenset[Need]] = frozenset({"shortest"})
+    initial_rollouts: ClassVar[int] = 0
+    forgets: ClassVar[bool] = False
 
     def begin(self, rewards: Sequence[float]) -> dict[str, float]:
         """No record."""

@@ -19,7 +19,6 @@ _SHIPPED = {
         "uniform": "optpo.training.prompts:UniformPrompts",
         "dynamic": "optpo.training.prompts:DynamicPrompts",
         "prioritized": "optpo.training.prompts:PrioritizedPrompts",
-        "budgets": "optpo.training.prompts:BudgetedPrompts",
     },
     "allocate": RULES,
     "memory": {

@@ -44,15 +44,34 @@ class Prompts(Protocol):
 
 @dataclass(frozen=True)
 class UniformPrompts:
-    """Every question once an epoch, in an order drawn anew each epoch; 0 a step means all."""
+    """Every question once an epoch, in an order drawn anew each epoch; 0 a step means all.
+
+    With `budgets` the rollout of index i is asked with the budget of number i modulo how many there
+    are, announced behind the question by `sentence`, in which {budget} stands for it (HBPO,
+    2507.15844).
+    """
 
     questions_per_step: int = 0
+    budgets: tuple[int, ...] = ()
+    sentence: str = "\nAnswer within {budget} tokens."
 
     most_refills: ClassVar[int] = 0
-    suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        _check(self.questions_per_step)
+        problems = _problems(self.questions_per_step)
+        if any(budget < 1 for budget in self.budgets):
+            problems.append(f"budgets is {list(self.budgets)}; each must be 1 or more")
+        if self.sentence and "{budget}" not in self.sentence:
+            problems.append(
+                f"sentence is {self.sentence!r}; it must contain {{budget}} or be empty"
+            )
+        if problems:
+            raise SettingsError(problems)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The sentence with each budget."""
+        return tuple(self.sentence.replace("{budget}", str(budget)) for budget in self.budgets)
 
     def choose(
         self,
@@ -108,49 +127,6 @@ class DynamicPrompts:
 
 
 @dataclass(frozen=True)
-class BudgetedPrompts:
-    """Every question once an epoch, its rollouts asked with one of several budgets in turn.
-
-    The rollout of index i is asked with the budget of number i modulo how many there are, announced
-    by `sentence`, in which {budget} stands for it (HBPO, 2507.15844). 0 questions a step means all.
-    """
-
-    questions_per_step: int = 0
-    budgets: tuple[int, ...] = (512, 1024, 2048, 2560)
-    sentence: str = "\nAnswer within {budget} tokens."
-
-    most_refills: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        _check(self.questions_per_step)
-        problems = []
-        if not self.budgets or min(self.budgets) < 1:
-            problems.append(f"budgets is {list(self.budgets)}; it must hold numbers of 1 or more")
-        if self.sentence and "{budget}" not in self.sentence:
-            problems.append(
-                f"sentence is {self.sentence!r}; it must contain {{budget}} or be empty"
-            )
-        if problems:
-            raise SettingsError(problems)
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """The sentence with each budget."""
-        return tuple(self.sentence.replace("{budget}", str(budget)) for budget in self.budgets)
-
-    def choose(
-        self,
-        names: Sequence[str],
-        store: PromptStore,
-        seed: int,
-        step: int,
-        asked: Collection[str] = (),
-    ) -> list[str]:
-        """The next of the epoch."""
-        return questions_of_step(names, self.questions_per_step, seed, step)
-
-
-@dataclass(frozen=True)
 class PrioritizedPrompts:
     """Questions whose outcome is most uncertain are drawn most often (SPO, 2509.13232, item 8).
 
@@ -165,9 +141,11 @@ class PrioritizedPrompts:
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        _check(self.questions_per_step)
+        problems = _problems(self.questions_per_step)
         if self.explore <= 0:
-            raise SettingsError([f"explore is {self.explore}; it must be above 0"])
+            problems.append(f"explore is {self.explore}; it must be above 0")
+        if problems:
+            raise SettingsError(problems)
 
     def choose(
         self,
@@ -184,8 +162,7 @@ class PrioritizedPrompts:
         return [names[place] for place in chosen]
 
 
-def _check(questions_per_step: int) -> None:
-    if questions_per_step < 0:
-        raise SettingsError(
-            [f"questions_per_step is {questions_per_step}; it must be 0 (all) or more"]
-        )
+def _problems(questions_per_step: int) -> list[str]:
+    if questions_per_step >= 0:
+        return []
+    return [f"questions_per_step is {questions_per_step}; it must be 0 (all) or more"]
