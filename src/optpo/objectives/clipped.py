@@ -51,8 +51,9 @@ class ClippedObjective:
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""
-        ratio, steepness = ratios(batch.logp, batch.logp_old, self.ratio, batch.token_rollouts)
-        metrics = {"kl_old": batch.logp_old - batch.logp.detach()}
+        gone = batch.logp_old - batch.logp.detach()
+        ratio, steepness = ratios(gone, self.ratio, batch.token_rollouts)
+        metrics = {"kl_old": gone}
         if self.gate == "none":
             losses = slopes = -ratio * batch.advantages
         else:
@@ -84,7 +85,7 @@ def clipped_losses(
     # on a CPU as multiplying.
     clipped = bounded.lt_(plain)
     # Of the loss and not of w A: a ratio too large to write down then has slope 0, not 0 times it.
-    slopes = torch.addcmul(losses, losses, clipped, value=-1)
+    slopes = torch.addcmul(losses, losses, clipped, value=-1, out=plain)
     if dual_clip > 0:
         worst = -dual_clip * advantages
         held = (advantages < 0) & (losses > worst)

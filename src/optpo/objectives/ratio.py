@@ -10,27 +10,23 @@ from optpo.batch import segment_sum
 RatioLevel = Literal["token", "sequence", "product", "none"]
 
 
-@torch.no_grad()
-def ratios(
-    logp: Tensor, logp_old: Tensor, level: RatioLevel, rollouts: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def ratios(gone: Tensor, level: RatioLevel, rollouts: Tensor) -> tuple[Tensor, Tensor | None]:
     """Importance ratio w of each token, (C,), and the slope of ln w by its own log-prob (none: 1).
 
-    `rollouts` (C,) int64 says which rollout a token belongs to, in order from 0. "token": exp(logp -
-    logp_old). "sequence": the geometric mean of these over the rollout, which is the
-    length-normalised ratio of GSPO (2507.18071, equation 7; the gradient is GSPO-token's, equation
-    14, which is GSPO's where a rollout has one advantage). "product": their product, the ratio of the
-    whole rollout (RLOO in TRL); a token's slope is the length, so that its gradient is the
-    product's under "sequence-mean-token-mean". "none": the ratio is 1 and only the gradient counts,
-    which is REINFORCE.
+    `gone` (C,) is logp_old - logp, without gradient; `rollouts` (C,) int64 says which rollout a token
+    belongs to, in order from 0. "token": exp(logp - logp_old). "sequence": the geometric mean of these
+    over the rollout, which is the length-normalised ratio of GSPO (2507.18071, equation 7; the
+    gradient is GSPO-token's, equation 14, which is GSPO's where a rollout has one advantage).
+    "product": their product, the ratio of the whole rollout (RLOO in TRL); a token's slope is the
+    length, so that its gradient is the product's under "sequence-mean-token-mean". "none": the ratio
+    is 1 and only the gradient counts, which is REINFORCE.
     """
     if level == "none":
-        return torch.ones_like(logp), None
-    gone = logp - logp_old
+        return torch.ones_like(gone), None
     if level == "token":
-        return gone.exp_(), None
+        return gone.neg().exp_(), None
     lengths = run_lengths(rollouts)
-    whole = torch.segment_reduce(gone, "sum", lengths=lengths)
+    whole = -torch.segment_reduce(gone, "sum", lengths=lengths)
     if level == "product":
         steepness = lengths.to(gone).index_select(0, rollouts)
         return whole.exp().index_select(0, rollouts), steepness
