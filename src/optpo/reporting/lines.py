@@ -62,16 +62,25 @@ def step_cells(row: Row) -> list[tuple[str, str]]:
     tokens, fixed = number(row, "tokens_total"), number(row, "fixed_budget_tokens_total")
     verdicts, rested = row.get("verdicts"), number(row, "questions_rested")
     rest = f", {rested:.0f} at rest" if rested else ""
-    return [
+    first = [
         ("step", decimal(number(row, "step"), 0)),
         ("accuracy", percent(number(row, "accuracy"))),
+    ]
+    last = [
+        ("entropy", decimal(number(row, "entropy"))),
+        ("time", duration(number(row, "seconds"))),
+    ]
+    if number(row, "scored_share") is not None:
+        reward = ("reward", decimal(number(row, "reward")))
+        return [*first, reward, ("tokens", amount(tokens)), *last]
+    return [
+        *first,
         ("labels", percent(number(row, "label_accuracy"))),
         ("votes", decimal(number(row, "mean_votes"), 1)),
         ("tokens", amount(tokens)),
         ("of fixed", percent(tokens / fixed if tokens is not None and fixed else None)),
         ("verdicts", _verdicts(verdicts) + rest if isinstance(verdicts, Mapping) else NOTHING),
-        ("entropy", decimal(number(row, "entropy"))),
-        ("time", duration(number(row, "seconds"))),
+        *last,
     ]
 
 

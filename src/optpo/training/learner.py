@@ -79,6 +79,10 @@ class Learner:
             entropies if "entropy" in settings.needs else None,
         )
         row = metrics_row(self.voter, visits, self.questions, judged, flips, settings.score.full)
+        if settings.learns_from_gold:
+            # What 64 votes would have cost says nothing where nobody votes.
+            row |= {"scored_share": float((~rewards.isnan()).float().mean())}
+            row |= {"label_accuracy": None, "fixed_budget_tokens": 0}
         batch = replace(
             batch,
             question_values=self._question_values(visits, store),

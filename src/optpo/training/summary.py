@@ -10,8 +10,9 @@ from optpo.training.settings import RunSettings
 def summarise(
     settings: RunSettings, ledger: Ledger, steps: int, questions: int, directory: RunDirectory
 ) -> dict[str, Any]:
-    """summary.json: accuracies null where gold is missing, tokens and seconds over the whole run.
+    """summary.json: tokens and seconds over the whole run, accuracies null where nothing judges them.
 
+    Verdicts and label accuracy are there where votes reward, and not where a verifier does.
     `tokens_generated` counts what was sampled to vote and train; evaluation and audit stand apart.
     """
     rows = directory.rows("evaluations.jsonl")
@@ -20,7 +21,7 @@ def summarise(
         chosen = [row.get(name) for row in rows if row["set"] == of]
         return chosen[which] if chosen else None
 
-    judged = ledger.labels_judged
+    judged, votes_count = ledger.labels_judged, not settings.learns_from_gold
     return {
         "recipe": settings.recipe,
         "model": settings.model.name or "embedded",
@@ -40,8 +41,8 @@ def summarise(
         "unseen_majority_after": at(-1, "unseen", "majority"),
         "unseen_passed_before": at(0, "unseen", "passed"),
         "unseen_passed_after": at(-1, "unseen", "passed"),
-        "label_accuracy": ledger.labels_right / judged if judged else None,
-        "verdicts": ledger.verdicts,
+        "label_accuracy": ledger.labels_right / judged if judged and votes_count else None,
+        "verdicts": ledger.verdicts if votes_count else {},
         "zero_variance_groups": ledger.zero_variance_groups,
         "questions_rested": ledger.questions_rested,
         "votes_carried": ledger.votes_carried,
