@@ -4,9 +4,10 @@
 model's are (log-normal, median 500), once all of them 2,048 long, where there is no padding to save.
 A row is the time from rewards and log-probs to the gradient by the log-probs: advantage, objective,
 aggregation and backward; float32, one thread. verl's are its own functions of `core_algos` on tables
-of 1,024 by 2,048; TRL's is the loss method of its own GRPOTrainer on a stub that holds what it reads,
-which leaves its advantages out, so that ours do more there. Contenders take turns, `--repeats` times;
-a ratio is ours over theirs, the median of the turns with its least and most.
+of 1,024 by 2,048; TRL's is the loss method of its own GRPOTrainer on a stub that holds what it reads.
+Its advantages are made where it samples and cannot be called alone: it is given them, and set against
+our loss with advantages given, a number a token where TRL's are one a rollout. Contenders take turns,
+`--repeats` times; a ratio is ours over theirs, the median of the turns with its least and most.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,6 +200,7 @@ def timed(method: Method, case: Case, repeats: int) -> dict[str, Any]:
     """Milliseconds of each contender, and ours over theirs."""
     contenders = {"optpo": ours(method, case), "verl": verls(method, case)}
     if method.trl is not None:
+        contenders["optpo, loss"] = ours_given(method, case)
         contenders["trl"] = trls(method.trl, case)
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for work in contenders.values():
@@ -208,10 +210,11 @@ def timed(method: Method, case: Case, repeats: int) -> dict[str, Any]:
             began = time.perf_counter()
             work()
             taken[name].append(1000 * (time.perf_counter() - began))
+    pairs = {"verl": "optpo", "trl": "optpo, loss"}
     ratios = {
-        name: [mine / other for mine, other in zip(taken["optpo"], theirs, strict=True)]
-        for name, theirs in taken.items()
-        if name != "optpo"
+        theirs: [mine / other for mine, other in zip(taken[ours], taken[theirs], strict=True)]
+        for theirs, ours in pairs.items()
+        if theirs in taken
     }
     return {
         "method": method.name,
@@ -225,19 +228,25 @@ def timed(method: Method, case: Case, repeats: int) -> dict[str, Any]:
 
 def ours(method: Method, case: Case) -> Callable[[], None]:
     """Advantage, objective, weights and backward on tokens end to end."""
+    return lambda: step(method, case, method.advantage(case.batch, case.rewards)[0])
 
-    def work() -> None:
-        logp = case.logp.detach().requires_grad_()
-        advantages, _ = method.advantage(case.batch, case.rewards)
-        batch = TokenBatch(
-            logp, case.logp_old, advantages,
-            rollouts=case.batch.token_rollouts, groups=case.batch.groups,
-        )  # fmt: skip
-        losses, _ = method.objective(batch)
-        weights = token_weights(case.batch.lengths, method.objective.aggregate, LONGEST)
-        (losses * weights).sum().backward()
 
-    return work
+def ours_given(method: Method, case: Case) -> Callable[[], None]:
+    """The same with the advantages given."""
+    advantages, _ = method.advantage(case.batch, case.rewards)
+    return lambda: step(method, case, advantages)
+
+
+def step(method: Method, case: Case, advantages: Tensor) -> None:
+    """Objective, weights and backward."""
+    logp = case.logp.detach().requires_grad_()
+    batch = TokenBatch(
+        logp, case.logp_old, advantages,
+        rollouts=case.batch.token_rollouts, groups=case.batch.groups,
+    )  # fmt: skip
+    losses, _ = method.objective(batch)
+    weights = token_weights(case.batch.lengths, method.objective.aggregate, LONGEST)
+    (losses * weights).sum().backward()
 
 
 def verls(method: Method, case: Case) -> Callable[[], None]:
@@ -347,28 +356,24 @@ def show(result: Mapping[str, Any]) -> None:
     console = Console(width=130)
     console.print(f"{result['machine']}; {result['repeats']} turns")
     table = Table(
-        "lengths", "tokens", "method", "optpo", "verl", "trl", "ours / verl", "ours / trl"
+        "lengths", "method", "optpo", "verl", "ours / verl", "our loss", "trl", "ours / trl"
     )
     for row in result["rows"]:
         taken = row["milliseconds"]
         table.add_row(
             row["lengths"],
-            f"{row['share_of_padded']:.0%} of padded",
             row["method"],
-            *(
-                f"{taken[name]:.0f} ms" if name in taken else ""
-                for name in ("optpo", "verl", "trl")
-            ),
-            *words(row["ratio"]),
+            *(f"{taken[name]:.0f} ms" for name in ("optpo", "verl")),
+            words(row["ratio"]["verl"]),
+            *(f"{taken[name]:.0f} ms" for name in ("optpo, loss", "trl") if name in taken),
+            *(words(ratio) for name, ratio in row["ratio"].items() if name == "trl"),
         )
     console.print(table)
 
 
-def words(ratios: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Ratios with their spread, empty where there is none."""
-    for name in ("verl", "trl"):
-        of = ratios.get(name)
-        yield "" if of is None else f"{of['median']:.2f} ({of['min']:.2f} to {of['max']:.2f})"
+def words(ratio: Mapping[str, float]) -> str:
+    """A ratio with its spread."""
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 if __name__ == "__main__":
