@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class RolloutBatch:
         """Completion tokens a rollout, (R,) int64."""
         return self.offsets.diff() - self.prompt_lengths
 
-    @property
+    @cached_property
     def token_rollouts(self) -> Tensor:
         """The rollout each completion token belongs to, (C,) int64."""
         return torch.repeat_interleave(torch.arange(self.rollouts), self.lengths)

@@ -89,7 +89,8 @@ class CentredAdvantage:
         Raises ValueError under scale beta for rewards outside [0, 1].
         """
         rollouts = batch.token_rollouts
-        advantages = self._before_tokens(batch, rewards)[rollouts]
+        # Much quicker on a processor than the same by an index in brackets.
+        advantages = self._before_tokens(batch, rewards).index_select(0, rollouts)
         if self.gamma < 1:
             to_come = batch.completion_offsets[1:][rollouts] - 1 - torch.arange(len(rollouts))
             advantages = advantages * self.gamma ** to_come.to(rewards.dtype)
