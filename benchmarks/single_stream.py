@@ -96,9 +96,9 @@ def main() -> None:
         "variance": variances,
         "durations": [simulated(spread, shared) for spread in SPREADS for shared in (0.0, 0.5)],
     }
-    show(result, seeds)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
+    show(result, seeds)
 
 
 def train(recipe: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
@@ -279,22 +279,17 @@ def show(result: Mapping[str, Any], seeds: Sequence[int]) -> None:
     of = {
         recipe: [row for row in result["curves"] if row["recipe"] == recipe] for recipe in RECIPES
     }
-    points = {
-        recipe: {
-            point["rollouts"]: [
-                next(p for p in row["curve"] if p["rollouts"] == point["rollouts"]) for row in rows
-            ]
-            for point in rows[0]["curve"]
-        }
-        for recipe, rows in of.items()
-    }
-    for rollouts in sorted({n for by_rollouts in points.values() for n in by_rollouts}):
-        cells = [
-            ", ".join(words([p[name] for p in by[rollouts]]) for name in ("accuracy", "unseen"))
-            if rollouts in by
-            else ""
-            for by in points.values()
-        ]
+    grid = sorted({p["rollouts"] for row in result["curves"] for p in row["curve"]})
+    for rollouts in grid:
+        cells = []
+        for rows in of.values():
+            reached = [at(row["curve"], rollouts) for row in rows]
+            known = [point for point in reached if point is not None]
+            cells.append(
+                ", ".join(words([p[name] for p in known]) for name in ("accuracy", "unseen"))
+                if known
+                else ""
+            )
         table.add_row(f"{rollouts:,}", *cells)
     console.print(table)
     table = Table("", *RECIPES)
@@ -317,6 +312,11 @@ def show(result: Mapping[str, Any], seeds: Sequence[int]) -> None:
             f"{row['grpo_stream']:.1f}, {row['spo_stream']:.1f}",
         )
     console.print(table)
+
+
+def at(curve: Sequence[Mapping[str, Any]], rollouts: int) -> Mapping[str, Any] | None:
+    """The last evaluation until then; a run that ended early stands still."""
+    return next((point for point in reversed(curve) if point["rollouts"] <= rollouts), None)
 
 
 def words(shares: Sequence[float]) -> str:
