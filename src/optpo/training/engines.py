@@ -1,6 +1,7 @@
 """The engine that samples from a policy: in this process or in others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,31 @@ def open_voter(policy: Policy, settings: RunSettings, prompts: Iterable[tuple[in
             save=policy.save,
         )
     return Voter(opened, policy.decode, sample, settings.data.answers)
+
+
+def open_sampling(
+    settings: RunSettings,
+    whole: Policy,
+    voter: Voter,
+    prompts: Sequence[tuple[int, ...]],
+    stack: ExitStack,
+) -> tuple[Policy, Voter, Voter | None]:
+    """The policy that training samples from, its voter, and one that draws the likeliest token.
+
+    They are those of the evaluation unless the update overlaps, rollouts are sampled by windows, or
+    a part asks for greedy rollouts. `stack` closes what is opened.
+    """
+    sampling, greedy = whole, None
+    if settings.overlap:
+        sampling = whole.copy()
+        voter = stack.enter_context(open_voter(sampling, settings, prompts))
+    if settings.window:
+        short = replace(settings.sample, max_new_tokens=settings.window)
+        voter = stack.enter_context(open_voter(sampling, replace(settings, sample=short), prompts))
+    if "greedy" in settings.needs:
+        likeliest = replace(settings, sample=replace(settings.sample, temperature=0.0))
+        greedy = stack.enter_context(open_voter(sampling, likeliest, prompts))
+    return sampling, voter, greedy
 
 
 def _open_here(name: str, policy: Policy, sample: SampleSettings, longest: int) -> Engine:

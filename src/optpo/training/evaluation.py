@@ -1,12 +1,14 @@
 """A policy's votes, and its accuracy on questions whose rollouts can be judged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optpo.data import AnswerClasses, Question, Scorer
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
+from optpo.training.distributed import Processes
+from optpo.voting import FixedRule
 from optpo.voting.accuracy import (
     Asked,
     majorities,
@@ -20,6 +22,23 @@ def adopted(voter: Voter, ballot: Ballot) -> Ballot:
     """A ballot that may have been filled in another process, to be read by this voter."""
     classes = AnswerClasses.from_json(ballot.classes.to_json(), voter.answers, voter.verifier)
     return replace(ballot, classes=classes)
+
+
+def take_votes_of_all(
+    voter: Voter,
+    prompts: Mapping[str, tuple[int, ...]],
+    votes: int,
+    processes: Processes,
+    *,
+    seed: int,
+    purpose: str,
+    on_verdict: Callable[[int, int], None],
+) -> list[Ballot]:
+    """So many votes of every question, each process taking its share; all of them come to each."""
+    names = processes.share(list(prompts))
+    ballots = voter.ballots({name: prompts[name] for name in names})
+    voter.vote(ballots, FixedRule(votes=votes), seed=seed, purpose=purpose, on_verdict=on_verdict)
+    return [adopted(voter, ballot) for ballot in processes.gather(ballots)]
 
 
 @dataclass(frozen=True)

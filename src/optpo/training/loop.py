@@ -13,8 +13,8 @@ from optpo.data import open_scorer, require_judged
 from optpo.errors import RunStoppedError, SettingsError, StorageError
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.distributed import join_processes
-from optpo.training.engines import open_voter
-from optpo.training.evaluation import accuracy, adopted
+from optpo.training.engines import open_sampling, open_voter
+from optpo.training.evaluation import accuracy, take_votes_of_all
 from optpo.training.interruption import stop_on_signal
 from optpo.training.learner import Learner
 from optpo.training.ledger import Ledger
@@ -27,16 +27,15 @@ from optpo.training.questions import (
     QUESTIONS,
     UNSEEN,
     prompt_tokens,
+    prompt_variants,
     question_rows,
     questions_of_run,
-    with_suffix,
 )
 from optpo.training.run_directory import RunDirectory
 from optpo.training.sampler import Sampler
 from optpo.training.settings import EngineSettings, RunSettings
 from optpo.training.summary import summarise
 from optpo.training.view import RunView, Tracker
-from optpo.voting import FixedRule
 from optpo.voting.accuracy import usual_k
 
 
@@ -119,47 +118,15 @@ class _Run:
         self.learner = Learner(
             settings, self.policy, self.voter, self.questions, self.processes, scorer
         )
-        sampling, voter = self.whole, self.voter
-        if settings.overlap:
-            sampling = self.whole.copy()
-            voter = stack.enter_context(open_voter(sampling, settings, asked))
-        if settings.window:
-            short = replace(settings, sample=replace(sample, max_new_tokens=settings.window))
-            voter = stack.enter_context(open_voter(sampling, short, asked))
-        greedy = None
-        if "greedy" in settings.needs:
-            likeliest = replace(settings, sample=replace(sample, temperature=0.0))
-            greedy = stack.enter_context(open_voter(sampling, likeliest, asked))
+        sampling, voter, greedy = open_sampling(settings, self.whole, self.voter, asked, stack)
+        variants = prompt_variants(self.policy, questions, settings)
         self.sampler = Sampler(
-            settings,
-            sampling,
-            voter,
-            self.prompts,
-            self.processes,
-            scorer,
-            greedy,
-            self._variants(),
+            settings, sampling, voter, self.prompts, self.processes, scorer, greedy, variants
         )
         self.ahead = stack.enter_context(Ahead(self.sampler, self._progress))
         self.ledger = Ledger()
         self.step = self.saved = 0
         self.stop_asked = stack.enter_context(stop_on_signal(view.guard))
-
-    def _variants(self) -> dict[str, tuple[tuple[int, ...], ...]]:
-        """The ways of asking that a question's rollouts take in turn; none where there is one."""
-        settings, found = self.settings, []
-        for suffix in settings.prompts.suffixes:
-            asked = [with_suffix(question, suffix) for question in self.questions.values()]
-            found.append(
-                prompt_tokens(
-                    self.policy,
-                    asked,
-                    settings.model,
-                    settings.data,
-                    settings.sample.max_new_tokens,
-                )
-            )
-        return {name: tuple(tokens[name] for tokens in found) for name in self.prompts if found}
 
     def to_the_end(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or from the start."""
@@ -270,16 +237,15 @@ class _Run:
             known = {key: prompts[key] for key in prompts if scorer.judges(questions[key])}
             if samples == 0 or not known:
                 continue
-            share = self.processes.share(list(known))
-            ballots = self.voter.ballots({key: known[key] for key in share})
-            self.voter.vote(
-                ballots,
-                FixedRule(votes=samples),
+            ballots = take_votes_of_all(
+                self.voter,
+                known,
+                samples,
+                self.processes,
                 seed=self.settings.seed,
                 purpose=f"evaluate {name} {self.step}",
                 on_verdict=lambda done, total: self._progress("evaluation", done, total),
             )
-            ballots = [adopted(self.voter, ballot) for ballot in self.processes.gather(ballots)]
             self.ledger.tokens_evaluation += sum(ballot.tokens for ballot in ballots)
             reached = accuracy(self.voter, ballots, questions, scorer, at=usual_k(samples))
             if reached is None:

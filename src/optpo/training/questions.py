@@ -8,7 +8,7 @@ from optpo.data import DataSettings, Question, load_questions
 from optpo.errors import ModelError
 from optpo.training.policy import Policy
 from optpo.training.run_directory import RunDirectory
-from optpo.training.settings import ModelSettings
+from optpo.training.settings import ModelSettings, RunSettings
 
 QUESTIONS, UNSEEN = "questions.jsonl", "unseen.jsonl"
 
@@ -70,6 +70,24 @@ def prompt_tokens(
             fits = f"\nAll fit with --set sample.max_new_tokens={room} or less" if room > 0 else ""
             raise ModelError("\n".join(problems[:5]) + more + fits)
     return tokens
+
+
+def prompt_variants(
+    policy: Policy, questions: Sequence[Question], settings: RunSettings
+) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The ways of asking that each question's rollouts take in turn; none where there is one."""
+    found = [
+        prompt_tokens(
+            policy,
+            [with_suffix(question, suffix) for question in questions],
+            settings.model,
+            settings.data,
+            settings.sample.max_new_tokens,
+        )
+        for suffix in settings.prompts.suffixes
+    ]
+    names = [question.id for question in questions] if found else []
+    return {name: tuple(tokens[name] for tokens in found) for name in names}
 
 
 def with_suffix(question: Question, suffix: str) -> Question:

@@ -14,7 +14,7 @@ from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import drifts, take_probes
-from optpo.training.evaluation import adopted
+from optpo.training.evaluation import adopted, take_votes_of_all
 from optpo.training.judge import judge
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import PromptStore, is_audited
@@ -240,16 +240,15 @@ class Sampler:
 
     def first_rollouts(self, count: int, progress: Progress) -> list[Ballot]:
         """So many rollouts of every question before the first step, to begin the memory with."""
-        names = self.processes.share(list(self.prompts))
-        ballots = self.voter.ballots({name: self.prompts[name] for name in names})
-        self.voter.vote(
-            ballots,
-            FixedRule(votes=count),
+        return take_votes_of_all(
+            self.voter,
+            self.prompts,
+            count,
+            self.processes,
             seed=self.settings.seed,
             purpose="memory",
             on_verdict=lambda done, total: progress("first values", done, total),
         )
-        return [adopted(self.voter, ballot) for ballot in self.processes.gather(ballots)]
 
     def gather(self, own: Sampled) -> Sampled:
         """The step as all processes sampled it; its seconds and gap are the largest of theirs."""
