@@ -94,7 +94,8 @@ def test_selecting_equals_packing_what_is_kept(groups, data):
     for name, expected in vars(packed).items():
         found = getattr(selected, name)
         pairs = [(found, expected)] if isinstance(expected, torch.Tensor) else []
-        pairs += [] if pairs else [(found[key], expected[key]) for key in expected]
+        if isinstance(expected, dict):
+            pairs = [(found[key], expected[key]) for key in expected]
         assert all(one.equal(other) for one, other in pairs), name
 
 

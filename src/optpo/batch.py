@@ -20,7 +20,8 @@ class RolloutBatch:
     `votes` (R,) int64, -1 unparsed; `labels` (G,) int64, the answer class a group's verdict decided
     for, -1 for none; `logps` (C,) float32 as recorded at sampling; `versions` (R,) int64; `indices`
     (R,) int64, a rollout's place in its question's sequence; `unfinished` (R,) bool, cut at its limit;
-    `scores` (R,) float32, what a verifier gave, not a number where nothing did.
+    `scores` (R,) float32, what a verifier gave, not a number where nothing did; `longest` the most
+    tokens that a completion may have, 0 where nothing says.
 
     `question_values` (G,) and `token_values` (C,) hold by name what parts have asked for beside that
     (see `optpo.needs`).
@@ -37,6 +38,7 @@ class RolloutBatch:
     indices: Tensor
     unfinished: Tensor
     scores: Tensor
+    longest: int = 0
     question_values: Mapping[str, Tensor] = field(default_factory=dict)
     token_values: Mapping[str, Tensor] = field(default_factory=dict)
 
