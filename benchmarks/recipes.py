@@ -37,10 +37,8 @@ SLACK = 0.02
 ROLLOUTS, QUESTIONS = 192, 24
 BUDGETS = "[14, 20, 26, 32]"
 SCALED = {
-    "dapo-bytedance": ["shape.limit=48", "shape.buffer=16"],
     # Steps are lines of working, which end with a comma.
     "dapo-direct-advantage": ["advantage.step_token=13", "objective.step_token=13"],
-    "drpo": ["advantage.context=48"],
     "hbpo": [
         # The embedded model knows no words to announce a budget in.
         'prompts.sentence=""',

@@ -74,6 +74,18 @@ class RolloutBatch:
         place = torch.arange(len(self.tokens)) - torch.repeat_interleave(self.offsets[:-1], spans)
         return self.tokens[place >= torch.repeat_interleave(self.prompt_lengths, spans)]
 
+    def length_limit(self, named: int) -> int:
+        """The limit of length that a part's settings name, or `longest` where they name none (0).
+
+        Raises ValueError where there is neither.
+        """
+        if limit := named or self.longest:
+            return limit
+        raise ValueError(
+            "a part that goes by the limit of length has been named none, and the batch does not say "
+            "how long a completion may be (RolloutBatch.longest is 0); name the limit in the part"
+        )
+
     def select(self, keep: Tensor) -> "RolloutBatch":
         """Only the rollouts where `keep` (R,) bool is true; groups left empty disappear."""
         spans = self.offsets.diff()

@@ -8,8 +8,9 @@ from optpo.batch import pack
 from optpo.rollout import Rollout
 
 
-def batch_of(sizes, lengths=None, *, tokens=None, logps=None, unfinished=(), **values):
-    """Groups of `sizes`; completion `lengths` or `tokens`, one list a rollout, end to end.
+def batch_of(sizes, lengths=None, *, tokens=None, logps=None, unfinished=(), longest=0, **values):
+    """Groups of `sizes`; completion `lengths` or `tokens`, one list a rollout, end to end,
+    of which one may have `longest` tokens.
 
     `values` are those of tokens by name, or of questions where there is one a group and the name
     begins with question_.
@@ -40,6 +41,7 @@ def batch_of(sizes, lengths=None, *, tokens=None, logps=None, unfinished=(), **v
     return replace(
         batch,
         logps=batch.logps if logps is None else logps,
+        longest=longest,
         question_values=of_questions,
         token_values=of_tokens,
     )

@@ -1,6 +1,7 @@
 """DRPO's weights against its worked numbers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,13 +46,13 @@ def test_no_right_answer_is_pushed_away():
     plain = CentredAdvantage(scale="none").of_rollouts(batch, by_length)
     expected = doubles(0.5610, 0.4390, -0.0493, -0.3169, -0.3169, -0.3169)
     assert torch.allclose(plain, expected, atol=1e-4)
-    assert (DecoupledAdvantage().of_rollouts(batch, RIGHT)[:3] > 0).all()
+    assert (DecoupledAdvantage(8192).of_rollouts(batch, RIGHT)[:3] > 0).all()
 
 
 def test_at_infinite_temperature_it_is_dr_grpo_scaled():
     """By p (1 - p), the share that is right times that which is wrong."""
     batch, rewards = batch_of([5]), doubles(1, 0, 0, 1, 0)
-    found = DecoupledAdvantage(temperature=math.inf).of_rollouts(batch, rewards)
+    found = DecoupledAdvantage(8, temperature=math.inf).of_rollouts(batch, rewards)
     plain = CentredAdvantage(scale="none").of_rollouts(batch, rewards)
     assert torch.allclose(found, plain / (0.4 * 0.6) / 5)
 
@@ -79,9 +80,20 @@ def test_long_answers_do_not_underflow():
     assert found.tolist() == [0.5, 0.5, -1]
 
 
+def test_the_context_is_the_longest_completion():
+    """Where none is named; where nothing says how long one may be, that is refused."""
+    batch = batch_of([6], LENGTHS)
+    found = DecoupledAdvantage().of_rollouts(replace(batch, longest=8192), RIGHT)
+    assert found.equal(DecoupledAdvantage(8192).of_rollouts(batch, RIGHT))
+    with pytest.raises(ValueError, match=r"longest is 0\); name the limit"):
+        DecoupledAdvantage().of_rollouts(batch, RIGHT)
+
+
 def test_settings_out_of_range_are_named():
     """All that is wrong is said at once."""
     with pytest.raises(SettingsError) as caught:
-        DecoupledAdvantage(0, 0)
+        DecoupledAdvantage(-1, 0)
     assert len(caught.value.problems) == 2
+    with pytest.raises(SettingsError, match="temperature is nan"):
+        DecoupledAdvantage(temperature=math.nan)
     assert DecoupledAdvantage().needs == frozenset()

@@ -45,7 +45,7 @@ def filled(sizes, seed, dtype=torch.float64, unfinished=(0,)):
         return torch.rand(number, generator=generator, dtype=dtype)
 
     batch = batch_of(
-        sizes, tokens=tokens, logps=-some(sum(lengths)), unfinished=unfinished,
+        sizes, tokens=tokens, logps=-some(sum(lengths)), unfinished=unfinished, longest=8,
         value=some(sum(lengths)), reference=-some(sum(lengths)), guide=-some(sum(lengths)),
         entropy=some(sum(lengths)), question_greedy=some(len(sizes)).round(),
         question_tracked=some(len(sizes)), question_low_quantile=torch.full((len(sizes),), 1.0),

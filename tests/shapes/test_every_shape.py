@@ -23,7 +23,7 @@ def shaped(name, lengths, rewards):
         "deviation of rewards": torch.full((count,), 0.5),
     }
     return part_class("shape", name)(**NO_DEFAULT.get(name, {}))(
-        with_lengths(lengths, values), rewards
+        with_lengths(lengths, values, longest=12), rewards
     )
 
 

@@ -22,8 +22,29 @@ LONG = [16384, 18000, 20480, 21000]
 @pytest.mark.parametrize(("floored", "last"), [(True, -1.0), (False, -1.1270)])
 def test_overlong_values_of_the_dossier(floored, last):
     """verl's numbers; the paper stays at -1 behind the limit, verl does not."""
-    shaped = OverlongShape(floored=floored)(with_lengths([LONG]), torch.zeros(4))
+    shaped = OverlongShape(20480, 4096, floored=floored)(with_lengths([LONG]), torch.zeros(4))
     assert shaped.tolist() == pytest.approx([0, -0.3945, -1, last], abs=1e-4)
+
+
+def test_overlong_acts_at_any_length():
+    """With nothing named the limit is the longest completion's, and its last fifth costs."""
+    plain = OverlongShape()
+    lengths, zeros = [[38, 39, 44, 48, 60]], torch.zeros(5)
+    shaped = plain(with_lengths(lengths, longest=48), zeros)
+    assert shaped.tolist() == pytest.approx([0, 0, -5 / 9, -1, -1])
+    assert plain(with_lengths([LONG], longest=20480), torch.zeros(4)).equal(
+        OverlongShape(20480, 4096)(with_lengths([LONG]), torch.zeros(4))
+    )
+    # Shorter than five tokens the last one costs.
+    assert plain(with_lengths([[1, 2]], longest=2), torch.zeros(2)).tolist() == [0, -1]
+
+
+def test_overlong_without_any_limit_is_refused():
+    """Nothing is penalised by a guess; nor is a buffer wider than the limit that a run gives."""
+    with pytest.raises(ValueError, match=r"longest is 0\); name the limit"):
+        OverlongShape()(with_lengths([[3]]), torch.zeros(1))
+    with pytest.raises(SettingsError, match="buffer is 9; it must not be above limit 8"):
+        OverlongShape(buffer=9)(with_lengths([[3]], longest=8), torch.zeros(1))
 
 
 def test_overlong_is_verls():
@@ -142,8 +163,8 @@ def test_no_shape_is_none():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OverlongShape(buffer=0, factor=-1), r"(?s)buffer is 0.*factor is -1"),
-        (lambda: OverlongShape(limit=9, buffer=10), "between 1 and limit 9"),
+        (lambda: OverlongShape(-1, -1, -1), r"(?s)limit is -1.*buffer is -1.*factor is -1"),
+        (lambda: OverlongShape(limit=9, buffer=10), "must not be above limit 9"),
         (lambda: HistoryShape(weight=-1, lowest=1), r"(?s)weight is -1.*lowest is 1"),
         (lambda: BudgetShape((512, 4096), height=0), r"(?s)budgets are .512, 4096.*height is 0"),
         (lambda: BudgetShape(()), "budgets are"),

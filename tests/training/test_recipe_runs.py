@@ -22,8 +22,7 @@ OF_A_RECIPE = {
     "hbpo": ['prompts.sentence=""', *(f"{stage}.budgets=[14, 20, 26, 32]" for stage in
              ("prompts", "shape", "advantage")), "shape.context=48", "advantage.context=48"],
     "t-ppo": ["allocate.votes=2"],
-    "dapo-bytedance": ["prompts.questions_per_step=2", "shape.limit=48", "shape.buffer=24",
-                       "update.minibatches=1"],
+    "dapo-bytedance": ["prompts.questions_per_step=2", "update.minibatches=1"],
 }  # fmt: skip
 
 

@@ -17,18 +17,22 @@ class DecoupledAdvantage:
     DRPO (2510.04474): omega = softmax over the right ones of (1 - length / context) / temperature,
     so shorter ones weigh more and none is ever pushed away; they sum to 1. Right is a reward above
     0. A question all right or all wrong gets 0. At infinite `temperature` it is Dr.GRPO over p (1 - p),
-    p the share that is right. The objective that belongs to it reads the wrong ones' sign alone.
+    p the share that is right. A `context` of 0 is the most tokens that a completion may have (8192 in
+    the paper). The objective that belongs to it reads the wrong ones' sign alone.
     """
 
-    context: int = 8192
+    context: int = 0
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        if problems := [
-            f"{name} is {value}; it must be above 0"
-            for name, value in vars(self).items()
-            if value <= 0
-        ]:
+        problems = []
+        if self.context < 0:
+            problems.append(
+                f"context is {self.context}; it must be 0 (the longest completion) or more"
+            )
+        if not self.temperature > 0:
+            problems.append(f"temperature is {self.temperature}; it must be above 0")
+        if problems:
             raise SettingsError(problems)
 
     @property
@@ -41,9 +45,13 @@ class DecoupledAdvantage:
         return self.of_rollouts(batch, rewards)[batch.token_rollouts], None
 
     def of_rollouts(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
-        """Weights a rollout, (R,) in the dtype of `rewards`."""
+        """Weights a rollout, (R,) in the dtype of `rewards`.
+
+        Raises ValueError where neither `context` nor the batch says how long a completion may be.
+        """
         groups, count, right = batch.groups, batch.group_count, rewards > 0
-        scores = (1 - batch.lengths.to(rewards.dtype) / self.context) / self.temperature
+        context = batch.length_limit(self.context)
+        scores = (1 - batch.lengths.to(rewards.dtype) / context) / self.temperature
         scores = torch.where(right, scores, -torch.inf)
         highest = scores.new_full((count,), -torch.inf).scatter_reduce(0, groups, scores, "amax")
         raised = torch.where(right, (scores - highest[groups]).exp(), 0)
