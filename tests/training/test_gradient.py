@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from optpo.objectives.aggregate import token_weights
 from optpo.objectives.balanced import BalancedObjective
 from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.critic import CriticLoss
@@ -53,19 +54,17 @@ def moved(policy, batch, objective, *, critic, settings):
         values_old=values,
         returns=None if values is None else torch.ones_like(values),
     )
-    terms = [CriticLoss()] if critic else []
-    metrics = update(
-        one, optimizer, objective, settings, batch, targets, lambda done: 0.1, terms=terms
-    )
+    added = {"critic": CriticLoss()} if critic else {}
+    metrics = update(one, optimizer, objective, settings, batch, targets, lambda done: 0.1, **added)
     return one.trainable(), metrics
 
 
 @pytest.mark.parametrize("critic", [False, True])
-@pytest.mark.parametrize("minibatches", [1, 3])
-def test_seen_at_once_or_pass_by_pass(policy, ragged_batch, critic, minibatches):
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_seen_at_once_or_pass_by_pass(policy, ragged_batch, critic, epochs):
     """An objective over tokens gives the same update and metrics whether it is shown each forward
     pass or all of an optimiser step; then it sees whole rollouts, with their questions."""
-    settings = UpdateSettings(minibatches=minibatches, gradient_clip=1e9)
+    settings = UpdateSettings(epochs=epochs, gradient_clip=1e9)
     batch = replace(ragged_batch, versions=ragged_batch.versions - 1)
     plain, seen = ClippedObjective(), []
     apart, its_metrics = moved(policy, batch, plain, critic=critic, settings=settings)
@@ -75,11 +74,7 @@ def test_seen_at_once_or_pass_by_pass(policy, ragged_batch, critic, minibatches)
     for name, value in apart.items():
         assert torch.allclose(together[name], value, atol=2e-5), name
     assert metrics == pytest.approx(its_metrics, abs=1e-4)
-    assert len(seen) == minibatches
-    assert sum(tokens for tokens, _, _ in seen) == len(batch.logps)
-    assert sum(rollouts for _, rollouts, _ in seen) == batch.rollouts
-    if minibatches == 1:
-        assert seen == [(len(batch.logps), batch.rollouts, batch.group_count)]
+    assert seen == [(len(batch.logps), batch.rollouts, batch.group_count)] * epochs
 
 
 def test_an_objective_may_ask_for_logits(policy, ragged_batch):
@@ -128,7 +123,7 @@ def test_the_critic_may_learn_alone(policy, ragged_batch):
     targets = StepTargets(ones, logp_old, values_old=values, returns=ones, critic_only=True)
     update(
         policy, make_optimizer(policy, settings), ClippedObjective(), settings, ragged_batch,
-        targets, lambda done: 1.0, terms=[CriticLoss()],
+        targets, lambda done: 1.0, critic=CriticLoss(),
     )  # fmt: skip
     stayed = {name: value.equal(before[name]) for name, value in policy.trainable().items()}
     assert all(same == (not name.startswith("value_head")) for name, same in stayed.items())
@@ -154,7 +149,7 @@ EVERY = [
 ]
 
 
-def gradients(policy, batch, objective, terms):
+def gradients(policy, batch, objective, penalty=None, critic=None, taught=None):
     """The gradient of one optimiser step by parameter, none where there is none, and its metrics."""
     one = Policy(copy.deepcopy(policy.model), policy.tokenizer, (2,), pass_tokens=30)
     one.value_head = copy.deepcopy(policy.value_head)
@@ -169,9 +164,10 @@ def gradients(policy, batch, objective, terms):
         values_old,
         returns.masked_fill(returns > 1, torch.nan),
         torch.rand(count, generator=generator),
+        taught,
     )
     everyone = torch.arange(batch.rollouts)
-    metrics, _, _ = accumulate(one, objective, batch, targets, everyone, ALONE, terms)
+    metrics, _, _ = accumulate(one, objective, batch, targets, everyone, ALONE, penalty, critic)
     return {name: value.grad for name, value in one.trainable().items()}, metrics
 
 
@@ -182,12 +178,12 @@ def test_every_objective_takes_a_penalty_and_trains_a_critic(policy, ragged_batc
     own aggregate; without terms the critic has none."""
     policy.add_value_head()
     torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
-    terms = [KlPenalty(0.3), CriticLoss(0.7)]
+    terms = KlPenalty(0.3), CriticLoss(0.7)
     aggregate = "token-mean" if objective.aggregate == "sum" else objective.aggregate
     nothing = NoLoss(aggregate)
-    alone, its_metrics = gradients(policy, ragged_batch, objective, [])
-    added, metrics_added = gradients(policy, ragged_batch, nothing, terms)
-    both, metrics = gradients(policy, ragged_batch, objective, terms)
+    alone, its_metrics = gradients(policy, ragged_batch, objective)
+    added, metrics_added = gradients(policy, ragged_batch, nothing, *terms)
+    both, metrics = gradients(policy, ragged_batch, objective, *terms)
     for name, slope in both.items():
         expected = added[name] if alone[name] is None else alone[name] + added[name]
         assert torch.allclose(slope, expected, rtol=1e-3, atol=1e-4 * float(slope.abs().max()))
@@ -208,3 +204,63 @@ class NoLoss:
 
     def __call__(self, batch):
         return 0 * batch.logp, {}
+
+
+@pytest.mark.parametrize("aggregate", ["token-mean", "sequence-mean-token-mean"])
+def test_the_policy_learns_from_what_is_taught_and_the_critic_from_all(
+    policy, ragged_batch, aggregate
+):
+    """Untaught tokens have no share in the policy's loss, not in its divisor either, nor in the
+    penalty; a rollout without any that is taught is not counted; the critic sees them all."""
+    policy.add_value_head()
+    generator = torch.Generator().manual_seed(5)
+    taught = torch.rand(len(ragged_batch.logps), generator=generator) < 0.6
+    taught[ragged_batch.token_rollouts == 2] = False
+    objective = ClippedObjective(aggregate=aggregate)
+    found, metrics = gradients(policy, ragged_batch, objective, KlPenalty(0.5), taught=taught)
+    lengths = torch.bincount(ragged_batch.token_rollouts[taught])
+    weights = torch.zeros(len(taught))
+    weights[taught] = token_weights(lengths[lengths > 0], aggregate)
+    by_hand, _ = gradients(policy, ragged_batch, Weighted(objective, weights), KlPenalty(0.0))
+    with_penalty = Weighted(NoLoss(aggregate), weights, KlPenalty(0.5))
+    of_penalty, _ = gradients(policy, ragged_batch, with_penalty)
+    for name, slope in found.items():
+        if slope is not None:
+            assert torch.allclose(slope, by_hand[name] + of_penalty[name], rtol=1e-3, atol=1e-5)
+    nothing, all_tokens = NoLoss(aggregate), torch.ones_like(taught)
+    some, _ = gradients(policy, ragged_batch, nothing, critic=CriticLoss(), taught=taught)
+    every, _ = gradients(policy, ragged_batch, nothing, critic=CriticLoss(), taught=all_tokens)
+    assert torch.allclose(some["value_head.weight"], every["value_head.weight"])
+    assert metrics["loss"] != 0
+
+
+class Weighted:
+    """A loss that is weighted by hand, seen at once so that its tokens are in their order."""
+
+    aggregate = "sum"
+    needs = frozenset({"minibatch", "reference"})
+
+    def __init__(self, loss, weights, penalty=None):
+        self.loss, self.weights, self.penalty = loss, weights, penalty
+
+    def __call__(self, batch):
+        losses = self.loss(batch)[0]
+        if self.penalty is not None:
+            losses = losses + self.penalty(batch)[0]
+        return losses * self.weights, {}
+
+
+def test_minibatches_leave_questions_whole_where_rollouts_are_compared(policy, ragged_batch):
+    """For an objective that sees all of an optimiser step every question is in one of them; without
+    that rollouts are dealt out one by one."""
+    seen = []
+    settings = UpdateSettings(minibatches=3, learning_rate=1e-6)
+    logp_old, _ = behaviour(policy, settings, ragged_batch)
+    targets = StepTargets(torch.ones(len(ragged_batch.logps)), logp_old)
+    update(
+        policy, make_optimizer(policy, settings), AllAtOnce(ClippedObjective(), seen), settings,
+        ragged_batch, targets, lambda done: 1.0,
+    )  # fmt: skip
+    # Groups of 3, 1, 5 and 2 rollouts in three parts: two of one question, one of two.
+    assert sorted(groups for _, _, groups in seen) == [1, 1, 2]
+    assert sum(rollouts for _, rollouts, _ in seen) == 11

@@ -1,6 +1,7 @@
 """Recipes in whole runs: each trains, and what it remembers survives a run that is switched off."""
 
 import json
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -151,12 +152,15 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
 @pytest.mark.parametrize(
     ("recipe", "assignments", "message"),
     [
-        ("grpo", ["advantage.centre=tracked"], "asks for 'tracked', which the memory part"),
+        ("grpo", ["advantage.centre=tracked"], "asks for 'tracked', .* memory.part must be values"),
         ("rto", [], "name it by model.guide"),
         ("hbpo", ["shape.budgets=[1]"], "prompts.budgets is"),
         ("adacot", ["mask.think_token=1"], "shape.think_token is 13, but mask.think_token is 1"),
         ("riskpo", ["memory.low=0.1"], "memory.low is 0.1, but advantage.low is 0.2"),
         ("spo-single-stream", ["overlap=1"], "overlap must be 0"),
+        ("grpo", ["window=12"], "window needs advantage.cut hold"),
+        ("spo-single-stream", ["prompts.part=uniform", "prompts.budgets=[9]"], "no drift can be"),
+        ("remax", ["shape.part=overlong"], "shape.part must be none"),
     ],
 )
 def test_parts_that_do_not_fit_together(recipe, assignments, message):
@@ -174,3 +178,57 @@ def test_a_run_ends_when_its_tokens_are_spent(tmp_path):
     totals = [row["tokens_total"] for row in found.metrics]
     assert totals[-1] >= most
     assert all(total < most for total in totals[:-1])
+
+
+def scored(path, body, *assignments, recipe):
+    """A run whose rollouts are scored by a function with this body, which sees its arguments."""
+    (path / "own_rewards.py").write_text(f"def points(completions, **more):\n    {body}\n")
+    chosen = [*assignments, "score.by=own_rewards:points"]
+    return run(path / "run", *chosen, recipe=recipe, small=VERIFIED)
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A folder from which functions are found, and from which none stays loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_rewards", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("own_rewards", None)
+
+
+def test_questions_without_a_baseline_are_left_out(own_module):
+    """A greedy rollout without a score costs its own question the step, and no other one."""
+    body = "return [None if len(c) % 3 == 0 else float(len(c) % 2) for c in completions]"
+    found = scored(own_module, body, "steps=2", recipe="remax")
+    assert all(row["loss"] is not None and row["skipped_updates"] == 0 for row in found.metrics)
+    assert 0 < sum(row["rollouts_kept"] for row in found.metrics) < len(found.rollouts)
+
+
+def test_a_step_without_any_score_is_held_back(own_module):
+    """It says so, teaches nothing, and three of them end the run."""
+    found = scored(own_module, "return [None] * len(completions)", "steps=9", recipe="grpo")
+    assert [row["guards"] for row in found.metrics] == [["no rollout was given a score"]] * 3
+    assert all(row["loss"] is None for row in found.metrics)
+
+
+def test_what_goes_on_has_no_reward_yet(own_module):
+    """Windows: the scorer sees rollouts that have ended or are at the limit, and only they count."""
+    body = "return [1.0 if 'x' in c else 0.5 for c in completions]"
+    found = scored(own_module, body, "allocate.votes=2", "window=12", "steps=2", recipe="t-ppo")
+    first = [row for row in found.rollouts if row["version"] == 0]
+    assert all(row["reward"] == 0 for row in first if row["finish"] == "length")
+    assert found.metrics[0]["reward"] in (None, 0.5)
+    assert any(row["reward"] == 0.5 for row in found.rollouts)
+
+
+def test_a_visit_without_rewards_does_not_forget_the_drift(tmp_path):
+    """Where the vote of a question decides nothing its value stands, and so do the rollouts that
+    drift is measured by."""
+    run(tmp_path / "run", "steps=2", "allocate.cap=8", recipe="optpo-spo", small=VERIFIED)
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    states = json.loads((saved / "state.json").read_text())["prompts"]["questions"].values()
+    visits = [(state["notes"].get("visits", 0), state["visits"]) for state in states]
+    assert any(rewarded < visited for rewarded, visited in visits)
+    for state in states:
+        assert bool(state["trajectories"]) == (state["notes"].get("visits", 0) > 0)

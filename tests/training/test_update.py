@@ -275,7 +275,7 @@ def test_the_critic_learns_at_its_own_rate(policy, ragged_batch):
     rates = [0.5]
     metrics = update(
         policy, optimizer, ClippedObjective(), settings, ragged_batch, targets,
-        lambda done: rates[done], terms=[CriticLoss(clip=0)],
+        lambda done: rates[done], critic=CriticLoss(clip=0),
     )  # fmt: skip
     assert metrics["value_loss"] == pytest.approx(0.5)
     moved = {

@@ -72,14 +72,15 @@ class GaeAdvantage:
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Advantages and returns a completion token, (C,) each in the dtype of `rewards`.
 
-        A reward that is not a number counts as none where `cut` is hold and the rollout unfinished.
+        Where `cut` is hold an unfinished rollout's reward does not count. Advantages are whitened over
+        the tokens that are taught (`token_values["taught"]`, where it is there).
         """
         values = batch.token_values["value"].to(rewards.dtype)
         rollouts, last = batch.token_rollouts, batch.completion_offsets[1:] - 1
         held = batch.unfinished if self.cut == "hold" else torch.zeros_like(batch.unfinished)
         by_token = token_rewards(
             batch,
-            torch.where(held, rewards.nan_to_num(), rewards),
+            rewards.masked_fill(held, 0),
             kl_coefficient=self.kl_coefficient,
             guide_coefficient=self.guide_coefficient,
             guide_clip=self.guide_clip,
@@ -101,7 +102,8 @@ class GaeAdvantage:
             returns = discounted_sum(by_token, rollouts, discounts)
         returns = torch.where(held[rollouts], torch.nan, returns)
         if self.whiten and len(advantages) > 1:
-            advantages = whiten(advantages, torch.ones_like(advantages), 1e-8)
+            counts = batch.token_values.get("taught", torch.ones_like(advantages))
+            advantages = whiten(advantages, counts.to(advantages.dtype), 1e-8)
         return advantages, returns
 
 

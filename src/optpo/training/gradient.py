@@ -15,8 +15,8 @@ from optpo.training.distributed import Processes, whole
 from optpo.training.policy import Policy, Scored, completion_places
 
 
-class Term(Protocol):
-    """A loss a token that may be added to any objective's."""
+class Loss(Protocol):
+    """A loss a token: an objective's, or one that may be added to any objective's."""
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -28,7 +28,7 @@ class Term(Protocol):
         ...
 
 
-class Objective(Term, Protocol):
+class Objective(Loss, Protocol):
     """A loss a token, and how token losses are weighted."""
 
     @property
@@ -42,7 +42,8 @@ class StepTargets:
     """What stays fixed during a step, (C,) float32 each; see `TokenBatch` for their meaning.
 
     `logp_old` none: the behaviour policy is the policy itself at its only pass over the batch.
-    `longest` is the most tokens that a rollout may have, 0 where nothing says.
+    `taught` (C,) bool are the tokens that the policy learns from (none: all); the critic learns from
+    all. `longest` is the most tokens that a rollout may have, 0 where nothing says.
     `critic_only`: the policy stays as it is.
     """
 
@@ -52,6 +53,7 @@ class StepTargets:
     values_old: Tensor | None = None
     returns: Tensor | None = None
     entropies: Tensor | None = None
+    taught: Tensor | None = None
     longest: int = 0
     critic_only: bool = False
 
@@ -63,17 +65,23 @@ def accumulate(
     targets: StepTargets,
     rollouts: Tensor,
     processes: Processes,
-    terms: Sequence[Term] = (),
+    penalty: Loss | None = None,
+    critic: Loss | None = None,
 ) -> tuple[dict[str, float], Tensor, float]:
     """Gradient of the aggregated loss over these rollouts, pass by pass, on all processes.
 
-    `terms` are added to the objective's loss and weighted as it is, or as a mean over tokens where it
-    aggregates itself. Returns metrics, the gradient's norm and the sampling gap.
+    The losses of a penalty and of a critic are added to the objective's and weighted as it is, or as
+    a mean over tokens where it aggregates itself. Returns metrics, the gradient's norm and the
+    sampling gap.
     """
-    aggregate = objective.aggregate
-    weights = _weights(batch, rollouts, aggregate, targets.longest)
-    of_terms = weights if aggregate != "sum" else _weights(batch, rollouts, "token-mean")
-    parts = [(term, of_terms) for term in terms]
+    taught, longest = targets.taught, targets.longest
+    weights = _weights(batch, rollouts, objective.aggregate, longest, taught)
+    of_terms = "token-mean" if objective.aggregate == "sum" else objective.aggregate
+    parts: list[tuple[Loss, Tensor]] = []
+    if penalty is not None:
+        parts.append((penalty, _weights(batch, rollouts, of_terms, longest, taught)))
+    if critic is not None:
+        parts.append((critic, _weights(batch, rollouts, of_terms, longest)))
     count = int(batch.lengths[rollouts].sum())
     fresh = (batch.versions == policy.version)[batch.token_rollouts]
     if "earlier" in batch.token_values:
@@ -114,18 +122,27 @@ def accumulate(
 
 
 def _weights(
-    batch: RolloutBatch, rollouts: Tensor, aggregate: Aggregate, longest: int = 0
+    batch: RolloutBatch,
+    rollouts: Tensor,
+    aggregate: Aggregate,
+    longest: int,
+    taught: Tensor | None = None,
 ) -> Tensor:
-    """What each of the batch's tokens weighs, (C,): 0 outside of these rollouts."""
+    """What each of the batch's tokens weighs, (C,): 0 outside of these rollouts, and untaught."""
     weights = torch.zeros(int(batch.lengths.sum()))
-    weights[completion_places(batch, rollouts)] = token_weights(
-        batch.lengths[rollouts], aggregate, longest
-    )
+    places, lengths = completion_places(batch, rollouts), batch.lengths[rollouts]
+    if taught is not None:
+        owners = torch.repeat_interleave(torch.arange(len(rollouts)), lengths)
+        kept = taught[places]
+        places, lengths = places[kept], owners[kept].bincount(minlength=len(rollouts))
+        lengths = lengths[lengths > 0]
+    if len(places):
+        weights[places] = token_weights(lengths, aggregate, longest)
     return weights
 
 
 def _weighted(
-    parts: Sequence[tuple[Term, Tensor]], seen: TokenBatch, places: Tensor
+    parts: Sequence[tuple[Loss, Tensor]], seen: TokenBatch, places: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of weighted token losses of all parts, and the metrics of all."""
     loss = seen.logp.new_zeros(())

@@ -43,19 +43,32 @@ def judge(
     scorer: Scorer | None,
     ballots: Sequence[Ballot],
     entropies: Callable[[RolloutBatch], Tensor] | None = None,
+    goes_on: Tensor | None = None,
 ) -> Judged:
-    """Score the rollouts where a verifier is asked for, measure entropies where asked, and reward."""
+    """Score the rollouts where a verifier is asked for, measure entropies where asked, and reward.
+
+    Rollouts that go on at the next step (R,) bool are the unfinished ones, and have no reward yet.
+    """
     batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
-    if entropies is not None:
-        batch = replace(batch, token_values={"entropy": entropies(batch)})
-    if scorer is not None:
-        rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]
-        batch = replace(batch, scores=_scores(scorer, rollouts))
-    return Judged(batch, reward(batch))
+    batch = _measured(batch, entropies)
+    rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]
+    if goes_on is None or not goes_on.any():
+        return Judged(*_rewarded(batch, reward, scorer, rollouts))
+    batch = replace(batch, unfinished=goes_on)
+    ended = [rollout for rollout, more in zip(rollouts, goes_on.tolist(), strict=True) if not more]
+    if scorer is not None and ended:
+        scores = torch.full((len(rollouts),), torch.nan)
+        scores[~goes_on] = _scores(scorer, ended)
+        batch = replace(batch, scores=scores)
+    return Judged(batch, reward(batch).masked_fill(goes_on, torch.nan))
 
 
 def judge_apart(
-    reward: Reward, scorer: Scorer | None, ballots: Sequence[Ballot], apart: Sequence[Rollout]
+    reward: Reward,
+    scorer: Scorer | None,
+    ballots: Sequence[Ballot],
+    apart: Sequence[Rollout],
+    entropies: Callable[[RolloutBatch], Tensor] | None = None,
 ) -> Tensor:
     """Rewards of one more rollout a question, which did not vote, (G,) float32."""
     counted = [
@@ -63,9 +76,23 @@ def judge_apart(
         for ballot, rollout in zip(ballots, apart, strict=True)
     ]
     batch = pack([[rollout] for rollout in counted], [b.label_class for b in ballots])
+    return _rewarded(_measured(batch, entropies), reward, scorer, counted)[1]
+
+
+def _measured(
+    batch: RolloutBatch, entropies: Callable[[RolloutBatch], Tensor] | None
+) -> RolloutBatch:
+    if entropies is None:
+        return batch
+    return replace(batch, token_values={"entropy": entropies(batch)})
+
+
+def _rewarded(
+    batch: RolloutBatch, reward: Reward, scorer: Scorer | None, rollouts: Sequence[Rollout]
+) -> tuple[RolloutBatch, Tensor]:
     if scorer is not None:
-        batch = replace(batch, scores=_scores(scorer, counted))
-    return reward(batch)
+        batch = replace(batch, scores=_scores(scorer, rollouts))
+    return batch, reward(batch)
 
 
 def _scores(scorer: Scorer, rollouts: Sequence[Rollout]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optpo.batch import RolloutBatch
+from optpo.batch import RolloutBatch, segment_sum
 from optpo.data import Question, Scorer
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import Probe, drifts, take_probes
-from optpo.training.gradient import StepTargets, Term
+from optpo.training.gradient import StepTargets
 from optpo.training.judge import judge, judge_apart
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import PromptStore
@@ -71,12 +71,9 @@ class Learner:
         """
         settings, began = self.settings, time.monotonic()
         visits, ballots = sampled.visits, sampled.ballots
-        entropies = partial(self.policy.entropies, processes=self.processes)
+        goes_on = _go_on(sampled)
         batch, rewards = judged = judge(
-            settings.reward,
-            self.scorer,
-            ballots,
-            entropies if "entropy" in settings.needs else None,
+            settings.reward, self.scorer, ballots, self._entropies, goes_on
         )
         row = metrics_row(self.voter, visits, self.questions, judged, flips, settings.score.full)
         if settings.learns_from_gold:
@@ -85,10 +82,14 @@ class Learner:
             row |= {"label_accuracy": None, "fixed_budget_tokens": 0}
         batch = replace(
             batch,
+            longest=settings.sample.max_new_tokens,
             question_values=self._question_values(visits, store),
-            token_values={**batch.token_values, "earlier": _earlier(visits, batch)},
+            token_values={**batch.token_values, **_earlier(visits, batch)},
         )
-        shaped = settings.shape(batch, rewards)
+        shaped = settings.shape(batch, rewards).masked_fill(goes_on, 0)
+        for known in batch.question_values.values():
+            # What cannot be compared has no reward.
+            shaped = shaped.masked_fill(known.isnan()[batch.groups], torch.nan)
         keep = settings.select(batch, shaped)
         row |= kept_figures(batch, keep)
         row["questions_rested"] = len(sampled.scheduled) - len(visits)
@@ -104,6 +105,8 @@ class Learner:
             row["label_flip_rate"] if votes_count else None,
             row["undecided_share"] if votes_count else 0.0,
         )
+        if rewards.isnan().all() and not goes_on.any() and not votes_count:
+            row["guards"].append("no rollout was given a score")
         if row["guards"]:
             keep = torch.zeros_like(keep)
             row |= kept_figures(batch, keep)
@@ -128,7 +131,8 @@ class Learner:
 
     def begin_memory(self, ballots: Sequence[Ballot], store: PromptStore) -> None:
         """Let the memory part begin with what rollouts before the first step were worth."""
-        given = judge(self.settings.reward, self.scorer, ballots).rewards.tolist()
+        judged = judge(self.settings.reward, self.scorer, ballots, self._entropies)
+        given = judged.rewards.tolist()
         sizes = [len(ballot.rollouts) for ballot in ballots]
         ends = [*accumulate(sizes)]
         for ballot, size, end in zip(ballots, sizes, ends, strict=True):
@@ -142,7 +146,7 @@ class Learner:
         greedy = [visit.greedy for visit in visits if visit.greedy is not None]
         if greedy:
             ballots = [visit.ballot for visit in visits]
-            apart = judge_apart(self.settings.reward, self.scorer, ballots, greedy)
+            apart = judge_apart(self.settings.reward, self.scorer, ballots, greedy, self._entropies)
             values = {**values, "greedy": apart}
         return values
 
@@ -167,8 +171,18 @@ class Learner:
         kept, store.notes = memory.remember(
             past, store.notes, batch, rewards, [moved.get(name) for name in names]
         )
-        for name, notes in zip(names, kept, strict=True):
-            store.note(name, notes, probes.get(name, ()))
+        given = segment_sum((~rewards.isnan()).long(), batch.groups, batch.group_count)
+        for name, notes, count in zip(names, kept, given.tolist(), strict=True):
+            # Where there was no reward the notes are of an earlier visit, and so are its rollouts.
+            left = probes.get(name, ()) if count else store[name].trajectories
+            store.note(name, notes, left)
+
+    @property
+    def _entropies(self) -> Callable[[RolloutBatch], Tensor] | None:
+        """What measures entropies, where a part asks for them."""
+        if "entropy" not in self.settings.needs:
+            return None
+        return partial(self.policy.entropies, processes=self.processes)
 
     def _staleness(self, batch: RolloutBatch) -> dict[str, float]:
         """By how many optimiser steps the policy is ahead of the one that sampled."""
@@ -201,6 +215,11 @@ class Learner:
             logps=batch.logps if logp_old is None else logp_old,
             token_values={**batch.token_values, **given},
         )
+        taught = settings.mask(seen)
+        if "earlier" in batch.token_values:
+            taught = taught & (batch.token_values["earlier"] == 0)
+        if not taught.all():
+            seen = replace(seen, token_values={**seen.token_values, "taught": taught.float()})
         advantages, returns = settings.advantage(seen, rewards)
         if advantages.shape != batch.logps.shape:
             raise ValueError(
@@ -208,8 +227,7 @@ class Learner:
                 f"{tuple(advantages.shape)}; it must give one a completion token, "
                 f"{tuple(batch.logps.shape)}"
             )
-        untaught = ~settings.mask(seen) | (batch.token_values["earlier"] > 0)
-        advantages = advantages.masked_fill(untaught, 0)
+        advantages = advantages.masked_fill(~taught, 0)
         targets = StepTargets(
             advantages=advantages,
             logp_old=logp_old,
@@ -217,11 +235,10 @@ class Learner:
             values_old=values,
             returns=returns,
             entropies=batch.token_values.get("entropy"),
-            longest=settings.sample.max_new_tokens,
+            taught=taught,
+            longest=batch.longest,
             critic_only=step <= settings.update.critic_warmup,
         )
-        terms: list[Term] = [settings.penalty] if settings.penalty.coefficient > 0 else []
-        terms += [settings.critic] if values is not None else []
         total = settings.steps * settings.update.epochs * settings.update.minibatches
         metrics = update(
             self.policy,
@@ -232,17 +249,30 @@ class Learner:
             targets,
             lambda done: learning_rate_factor(settings.update, done, total),
             self.processes,
-            terms,
+            settings.penalty if settings.penalty.coefficient > 0 else None,
+            settings.critic if values is not None else None,
         )
         sums = torch.zeros(batch.rollouts).index_add(0, batch.token_rollouts, advantages)
         return metrics, sums / batch.lengths
 
 
-def _earlier(visits: Sequence[Visit], batch: RolloutBatch) -> Tensor:
-    """1 for tokens that were sampled at an earlier step, else 0, (C,) float32."""
+def _go_on(sampled: Sampled) -> Tensor:
+    """Whether each rollout goes on at the next step, (R,) bool."""
+    left = {(partial.prompt_id, partial.index) for partial in sampled.partials}
+    return torch.tensor(
+        [
+            (rollout.prompt_id, rollout.index) in left
+            for ballot in sampled.ballots
+            for rollout in ballot.rollouts
+        ]
+    )
+
+
+def _earlier(visits: Sequence[Visit], batch: RolloutBatch) -> dict[str, Tensor]:
+    """As "earlier" 1 for tokens that were sampled at an earlier step, else 0, (C,) float32."""
     if not any(visit.earlier for visit in visits):
-        return torch.zeros_like(batch.logps)
+        return {}
     counts = torch.tensor([count for visit in visits for count in visit.earlier])
     rollouts = batch.token_rollouts
     place = torch.arange(len(rollouts)) - batch.completion_offsets[:-1][rollouts]
-    return (place < counts[rollouts]).float()
+    return {"earlier": (place < counts[rollouts]).float()}

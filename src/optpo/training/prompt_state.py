@@ -1,7 +1,7 @@
 """What a run remembers of each question from one visit to the next; saved with every checkpoint."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -38,14 +38,15 @@ class PromptState:
 
 
 class PromptStore:
-    """Prompt states by question id; beside them, what the memory part notes of the run as a whole, and
-    the rollouts that go on at the next step.
+    """Prompt states by question id; beside them, what the memory part notes of the run as a whole, the
+    rollouts that go on at the next step, and how many turns of questions have come by then.
     """
 
     def __init__(self, states: Mapping[str, PromptState] | None = None) -> None:
         self._states = dict(states or {})
         self.notes: dict[str, float] = {}
         self.partials: list[Partial] = []
+        self.begun = 0
 
     def __getitem__(self, prompt_id: str) -> PromptState:
         return self._states.get(prompt_id, PromptState())
@@ -98,7 +99,12 @@ class PromptStore:
         """A JSON object."""
         questions = {name: asdict(state) for name, state in self._states.items()}
         partials = [asdict(partial) for partial in self.partials]
-        return {"questions": questions, "notes": self.notes, "partials": partials}
+        return {
+            "questions": questions,
+            "notes": self.notes,
+            "partials": partials,
+            "begun": self.begun,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PromptStore":
@@ -112,7 +118,7 @@ class PromptStore:
                 for name, state in data["questions"].items()
             }
         )
-        store.notes = dict(data["notes"])
+        store.notes, store.begun = dict(data["notes"]), data["begun"]
         store.partials = [
             Partial(v["prompt_id"], v["index"], tuple(v["tokens"]), tuple(v["logps"]))
             for v in data["partials"]
@@ -136,6 +142,26 @@ def questions_of_step(
     epoch, place = divmod(step - 1, math.ceil(len(prompt_ids) / size))
     order = sorted(prompt_ids, key=lambda name: rank(seed, epoch, name))
     return order[place * size : (place + 1) * size]
+
+
+def next_in_turn(
+    prompt_ids: Sequence[str], busy: Collection[str], begun: int, count: int, seed: int
+) -> tuple[list[str], int]:
+    """So many questions that are not busy, from turn `begun` on, and the turn to go on from.
+
+    Turns are those of epochs as in `questions_of_step`; a question that is busy has its turn.
+    """
+    chosen: list[str] = []
+    order: list[str] = []
+    last = begun + 2 * len(prompt_ids)
+    while len(chosen) < count and begun < last:
+        epoch, place = divmod(begun, len(prompt_ids))
+        if place == 0 or not order:
+            order = sorted(prompt_ids, key=lambda name: rank(seed, epoch, name))
+        if order[place] not in (*busy, *chosen):
+            chosen.append(order[place])
+        begun += 1
+    return chosen, begun
 
 
 def is_audited(prompt_id: str, share: float, seed: int, step: int) -> bool:

@@ -17,7 +17,7 @@ from optpo.training.drift import drifts, take_probes
 from optpo.training.evaluation import adopted, take_votes_of_all
 from optpo.training.judge import judge
 from optpo.training.policy import Policy
-from optpo.training.prompt_state import PromptStore, is_audited
+from optpo.training.prompt_state import PromptStore, is_audited, next_in_turn
 from optpo.training.settings import RunSettings
 from optpo.training.visits import Visit, carried_votes, remember_visit
 from optpo.training.windows import Partial, sample_window
@@ -35,7 +35,7 @@ class Sampled:
     the vote, without the audits; `occupancies` say how full each process's engine was then.
     `tokens_prefill` are prompt tokens that were computed. `gap` is the largest difference in nats
     between a log-prob that the engine recorded and the sampling policy's own, where those took its
-    place. `partials` are rollouts that go on at the next step.
+    place. `partials` are rollouts that go on at the next step, `begun` the turn of the next question.
     """
 
     step: int
@@ -46,6 +46,7 @@ class Sampled:
     tokens_prefill: int
     gap: float = 0.0
     partials: tuple[Partial, ...] = ()
+    begun: int = 0
 
     @property
     def ballots(self) -> list[Ballot]:
@@ -185,12 +186,11 @@ class Sampler:
         prefilled = self.voter.engine.prefill_tokens
         rows, old = settings.allocate.cap, self.store.partials
         busy = {partial.prompt_id for partial in old}
-        chosen = settings.prompts.choose(
-            list(self.prompts), self.store, settings.seed, step, sorted(busy)
+        places = (settings.prompts.questions_per_step or len(self.prompts)) * rows
+        chosen, begun = next_in_turn(
+            list(self.prompts), busy, self.store.begun, (places - len(old)) // rows, settings.seed
         )
-        free = [name for name in chosen if name not in busy]
-        room = (len(chosen) * rows - len(old)) // rows
-        new = [Partial(name, index) for name in free[: max(room, 0)] for index in range(rows)]
+        new = [Partial(name, index) for name in chosen for index in range(rows)]
         ballots, left = sample_window(
             self.voter,
             self.prompts,
@@ -217,6 +217,7 @@ class Sampler:
             (),
             self.voter.engine.prefill_tokens - prefilled,
             partials=tuple(left),
+            begun=begun,
         )
 
     def _informative(self, visits: Sequence[Visit]) -> float:
@@ -270,12 +271,13 @@ class Sampler:
             tokens_prefill=sum(each.tokens_prefill for each in everybody),
             gap=max(each.gap for each in everybody),
             partials=own.partials,
+            begun=own.begun,
         )
 
     def remember(self, sampled: Sampled) -> list[bool | None]:
         """Record a step's visits; whether each question's label changed, none if there was none."""
         self.store.rest(sampled.scheduled)
-        self.store.partials = list(sampled.partials)
+        self.store.partials, self.store.begun = list(sampled.partials), sampled.begun
         return [
             remember_visit(self.store, self.settings.tracker, visit) for visit in sampled.visits
         ]

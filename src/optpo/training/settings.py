@@ -114,6 +114,14 @@ class EvaluateSettings:
             raise SettingsError(problems)
 
 
+_MEMORY_OF = {
+    "tracked": "values",
+    "shortest": "shortest",
+    "quantiles": "quantiles",
+    "moments": "moments",
+}
+"""The memory parts that meet a need."""
+
 _SAME = (
     ("budgets", ("prompts", "shape")),
     ("budgets", ("shape", "advantage")),
@@ -205,12 +213,25 @@ class RunSettings:
                 self.window == 0
                 or (self.window > 0 and self.sample.max_new_tokens % self.window == 0)
             ),
-            "window needs allocate.part fixed, prompts without refills or budgets, a tracker that "
-            "keeps nothing, and overlap 0": self.window == 0
-            or (
-                isinstance(self.allocate, FixedRule)
-                and self.overlap == self.tracker.most_kept == self.prompts.most_refills == 0
-                and not self.prompts.suffixes
+            "window needs advantage.cut hold, allocate.part fixed, prompts.part uniform without "
+            "budgets, no greedy and no initial rollouts, a tracker that keeps nothing, and overlap 0": (
+                self.window == 0
+                or (
+                    getattr(self.advantage, "cut", None) == "hold"
+                    and isinstance(self.allocate, FixedRule)
+                    and isinstance(self.prompts, UniformPrompts)
+                    and not self.prompts.suffixes
+                    and "greedy" not in self.needs
+                    and self.overlap == self.tracker.most_kept == self.memory.initial_rollouts == 0
+                )
+            ),
+            "prompts.budgets ask in several ways, behind which no drift can be measured; it must be "
+            "[] where the memory part or the tracker forgets by drift": (
+                not self.prompts.suffixes
+                or (self.tracker.most_kept == 0 and not self.memory.forgets)
+            ),
+            "the baseline is of rewards as they are, so shape.part must be none": (
+                isinstance(self.shape, NoShape) or not {"greedy", "tracked"} & self.needs
             ),
             "prompts are drawn by what the update before has left, so overlap must be 0": (
                 self.overlap == 0 or not isinstance(self.prompts, PrioritizedPrompts)
@@ -221,7 +242,8 @@ class RunSettings:
         }
         problems = [problem for problem, holds in checks.items() if not holds]
         problems += [
-            f"a part asks for {name!r}, which the memory part does not give; one that does is needed"
+            f"a part asks for {name!r}, which the memory part does not give; memory.part must be "
+            f"{_MEMORY_OF.get(name, 'one that does')}"
             for name in sorted(self.needs - self.memory.gives - FROM_THE_RUN)
         ]
         for name, stages in _SAME:

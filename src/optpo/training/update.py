@@ -1,6 +1,6 @@
 """One policy update: from a batch with rewards to moved weights, or none where that would harm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from optpo.batch import RolloutBatch
 from optpo.errors import SettingsError
 from optpo.objectives.ratio import mean_ratio_deviation
 from optpo.training.distributed import ALONE, Processes
-from optpo.training.gradient import Objective, StepTargets, Term, accumulate
+from optpo.training.gradient import Loss, Objective, StepTargets, accumulate
 from optpo.training.policy import Policy
 
 
@@ -112,12 +112,13 @@ def update(
     targets: StepTargets,
     rate: Callable[[int], float],
     processes: Processes = ALONE,
-    terms: Sequence[Term] = (),
+    penalty: Loss | None = None,
+    critic: Loss | None = None,
 ) -> dict[str, float]:
     """Move the policy by a step's rollouts; returns metrics, means over trained tokens.
 
-    All processes are given the same, and end with the same. `terms` are added to the objective's
-    loss (see `accumulate`).
+    All processes are given the same, and end with the same. The losses of a penalty and of a critic
+    are added to the objective's (see `accumulate`).
 
     `rate(version)` scales the learning rate. An optimiser step whose loss or gradient is not finite
     is skipped and counted in `skipped_updates`; weights and optimiser state are then as they were.
@@ -130,9 +131,10 @@ def update(
         if epoch and _strayed(policy, settings, batch, targets, processes):
             break
         epochs += 1
-        for rollouts in _minibatches(batch, settings, policy.version, epoch):
+        together = "minibatch" in objective.needs
+        for rollouts in _minibatches(batch, settings, policy.version, epoch, together):
             metrics, gradient_norm, gap = accumulate(
-                policy, objective, batch, targets, rollouts, processes, terms
+                policy, objective, batch, targets, rollouts, processes, penalty, critic
             )
             sampling_gap = max(sampling_gap, gap)
             finite = all(torch.isfinite(torch.tensor(list(metrics.values()))))
@@ -172,11 +174,21 @@ def _strayed(
 
 
 def _minibatches(
-    batch: RolloutBatch, settings: UpdateSettings, version: int, epoch: int
+    batch: RolloutBatch, settings: UpdateSettings, version: int, epoch: int, together: bool
 ) -> list[Tensor]:
-    """Rollout numbers an optimiser step; shuffled by a generator of their own if several."""
+    """Rollout numbers an optimiser step; shuffled by a generator of their own if several.
+
+    `together` leaves the rollouts of a question in one of them, for objectives that compare them.
+    """
     if settings.minibatches == 1:
         return [torch.arange(batch.rollouts)]
     generator = torch.Generator().manual_seed(version * 1009 + epoch)
-    order = torch.randperm(batch.rollouts, generator=generator)
-    return [piece for piece in order.tensor_split(settings.minibatches) if len(piece)]
+    if not together:
+        order = torch.randperm(batch.rollouts, generator=generator)
+        return [piece for piece in order.tensor_split(settings.minibatches) if len(piece)]
+    order = torch.randperm(batch.group_count, generator=generator)
+    return [
+        torch.isin(batch.groups, piece).nonzero()[:, 0]
+        for piece in order.tensor_split(settings.minibatches)
+        if len(piece)
+    ]
