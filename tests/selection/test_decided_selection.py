@@ -1,5 +1,7 @@
 """Which rollouts are trained on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -59,6 +61,25 @@ def test_agreeing_rollouts_are_kept(groups, limit):
 def test_equal_rewards_teach_nothing(reward, size):
     """A group whose rewards are all equal is never kept, whatever number they are equal to."""
     assert not any(mask_of(DecidedSelection(), [[reward] * size]))
+
+
+@pytest.mark.parametrize(("by", "expected"), [("reward", (True, True)), ("score", (False, True))])
+def test_a_price_on_length_does_not_bring_a_question_back(by, expected):
+    """Four right rollouts, one of them shaped for its length, teach only where rewards are asked."""
+    rewards = torch.tensor([1.0, 1.0, 1.0, 0.4, 1.0, 0.0])
+    batch = replace(batch_of([4, 2]), scores=rewards.ceil())
+    keep = DecidedSelection(by=by)(batch, rewards)
+    assert keep.tolist() == [expected[0]] * 4 + [expected[1]] * 2
+    # A limit counts among those that are compared, and what has no reward is not.
+    assert not DecidedSelection(1, by)(batch, rewards).any()
+    unrewarded = rewards.index_fill(0, torch.tensor([5]), torch.nan)
+    assert not DecidedSelection(by=by)(batch, unrewarded)[4:].any()
+
+
+@given(ragged_rewards)
+def test_where_nothing_is_scored_rewards_are_compared(groups):
+    """A recipe that goes by scores works by votes too."""
+    assert mask_of(DecidedSelection(by="score"), groups) == mask_of(DecidedSelection(), groups)
 
 
 def test_nothing_decided_keeps_nothing():

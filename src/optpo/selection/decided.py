@@ -1,6 +1,7 @@
 """Which rollouts are trained on: those of questions whose verdict teaches something."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,28 +19,41 @@ class DecidedSelection:
     gives it (DAPO's dynamic sampling, 2503.14476, without its refill). The limit takes the first by
     index, so that the choice does not depend on what was drawn. A group whose kept rewards are all
     equal has no group-relative advantage: it costs no update.
+
+    `by` "score" asks for different scores of the verifier, as DAPO does, so that what shaping makes of
+    equal scores (a price on length) does not bring a question back; a rollout that has a reward but no
+    score, as where votes reward, is still judged by its reward.
     """
 
     limit: int = 0
+    by: Literal["reward", "score"] = "reward"
 
     def __post_init__(self) -> None:
         _check(self.limit)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Nothing beside the rewards."""
+        """Nothing beside the rewards: scores are there where they make the rewards."""
         return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
         keep = first_of_group(batch, self.limit) & ~rewards.isnan()
-        spread = segment_spread(rewards[keep], batch.groups[keep], batch.group_count)
+        compared = rewards
+        if self.by == "score":
+            scores = batch.scores.to(rewards.dtype)
+            compared = torch.where(scores.isnan(), rewards, scores)
+        spread = segment_spread(compared[keep], batch.groups[keep], batch.group_count)
         return keep & (spread > 0)[batch.groups]
 
 
 @dataclass(frozen=True)
 class AgreeingSelection:
-    """The first `limit` rollouts (0: all) that voted for their question's decided label."""
+    """The first `limit` rollouts (0: all) of every question whose reward is above 0.
+
+    By votes those are the rollouts that voted for their question's decided label, by a verifier those
+    that were scored right.
+    """
 
     limit: int = 0
 
