@@ -45,7 +45,7 @@ class EngineError(OptpoError, RuntimeError):
 
 
 class RewardError(OptpoError, RuntimeError):
-    """A reward function that raised, or returned what is no reward."""
+    """A reward function that raised, or rewards that are none, or none that a part can work with."""
 
 
 class RunStoppedError(OptpoError):

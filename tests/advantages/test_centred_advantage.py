@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from optpo.advantages.beta_scale import beta_weights
 from optpo.advantages.centred import CentredAdvantage
-from optpo.errors import SettingsError
+from optpo.errors import RewardError, SettingsError
 
 GRPO = CentredAdvantage()
 DR_GRPO = CentredAdvantage(scale="none")
@@ -260,9 +260,12 @@ def test_the_beta_density_never_dips_in_the_middle():
 
 
 def test_the_beta_density_is_of_rates():
-    """A reward that is no share of success is refused with its range."""
-    with pytest.raises(ValueError, match=r"-1\.0 to 1\.0"):
+    """A reward that is no share of success is refused: what it was, and what to do; exit code 1."""
+    with pytest.raises(
+        RewardError, match=r"from -1 to 1, but advantage\.scale beta .*such as"
+    ) as it:
         BNPO.of_rollouts(batch_of([2]), torch.tensor([-1.0, 1.0]))
+    assert it.value.exit_code == 1
 
 
 def test_mean_and_deviation_over_the_tokens_of_a_group():

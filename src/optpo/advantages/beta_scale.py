@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from optpo.batch import segment_mean
+from optpo.errors import RewardError
 
 _SAME = 1e-12
 """Below this variance the rates of a batch differ by rounding alone."""
@@ -18,12 +19,14 @@ def beta_weights(rewards: Tensor, groups: Tensor, count: int, *, most: float = 1
     (one question, or all alike) the published code divides by it and returns not a number; here
     alpha = beta = 1, the uniform density, and BNPO is Dr.GRPO. alpha = beta = 3/2 is pi/8 GRPO.
 
-    Raises ValueError for a reward outside [0, 1].
+    Raises RewardError for a reward outside [0, 1].
     """
     if bool(((rewards < 0) | (rewards > 1)).any()):
-        raise ValueError(
-            f"BNPO's scale needs rewards between 0 and 1; these reach from {float(rewards.min())} "
-            f"to {float(rewards.max())}"
+        raise RewardError(
+            f"rewards reach from {float(rewards.min()):g} to {float(rewards.max()):g}, but "
+            "advantage.scale beta (recipe bnpo) is for rewards of 0 to 1, whose mean is a question's "
+            "success rate: bring the scores to that range, shape them by nothing (shape.part none), or "
+            "choose a scale for any rewards, such as advantage.scale std"
         )
     rates = segment_mean(rewards, groups, count).clamp(0, 1)
     mean, variance = rates.mean(), rates.var(correction=min(count - 1, 1))

@@ -86,7 +86,7 @@ class CentredAdvantage:
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Advantages a completion token, (C,) in the dtype of `rewards`; there are no returns.
 
-        Raises ValueError under scale beta for rewards outside [0, 1].
+        Raises RewardError under scale beta for rewards outside [0, 1].
         """
         rollouts = batch.token_rollouts
         # Much quicker on a processor than the same by an index in brackets.
