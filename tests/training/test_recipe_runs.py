@@ -9,7 +9,7 @@ import torch
 
 from optpo.advantages.centred import CentredAdvantage
 from optpo.data import embedded_model_path
-from optpo.errors import SettingsError
+from optpo.errors import ModelError, SettingsError
 from optpo.recipes import build_settings, recipe_names
 from optpo.training.learner import Learner
 from optpo.training.settings import RunSettings
@@ -232,3 +232,17 @@ def test_a_visit_without_rewards_does_not_forget_the_drift(tmp_path):
     assert any(rewarded < visited for rewarded, visited in visits)
     for state in states:
         assert bool(state["trajectories"]) == (state["notes"].get("visits", 0) > 0)
+
+
+def test_budgets_in_words_that_the_model_does_not_know_are_refused(tmp_path):
+    """Else every budget would be announced by the same unknown tokens."""
+    with pytest.raises(ModelError, match="sentence has words that this model has no tokens"):
+        run(tmp_path / "run", recipe="hbpo", small=VERIFIED)
+
+
+def test_a_guide_must_have_the_policys_tokens(tmp_path, llama, tokenizer):
+    """Log-probs of other tokens would be no reward of these."""
+    for part in (llama, tokenizer):
+        part.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="has other tokens than the model that is trained"):
+        run(tmp_path / "run", f"model.guide={tmp_path / 'other'}", recipe="rto", small=VERIFIED)

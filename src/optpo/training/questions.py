@@ -75,7 +75,10 @@ def prompt_tokens(
 def prompt_variants(
     policy: Policy, questions: Sequence[Question], settings: RunSettings
 ) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """The ways of asking that each question's rollouts take in turn; none where there is one."""
+    """The ways of asking that each question's rollouts take in turn; none where there is one.
+
+    Raises ModelError where they hold tokens that the model does not know.
+    """
     found = [
         prompt_tokens(
             policy,
@@ -86,6 +89,12 @@ def prompt_variants(
         )
         for suffix in settings.prompts.suffixes
     ]
+    unknown = policy.tokenizer.unk_token_id
+    if unknown is not None and any(unknown in t for tokens in found for t in tokens.values()):
+        raise ModelError(
+            "prompts.sentence has words that this model has no tokens for; say it in others, or "
+            "announce nothing by --set prompts.sentence='\"\"'"
+        )
     names = [question.id for question in questions] if found else []
     return {name: tuple(tokens[name] for tokens in found) for name in names}
 

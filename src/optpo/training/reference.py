@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from optpo.batch import RolloutBatch
+from optpo.errors import ModelError
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.loading import load_policy
 from optpo.training.policy import Policy
@@ -36,12 +37,14 @@ def reference_logps(
 def guide_logps(
     settings: RunSettings, policy: Policy, processes: Processes = ALONE
 ) -> Callable[[RolloutBatch], Tensor] | None:
-    """A function that gives the log-probs (C,) of `model.guide`; none where no part asks for them."""
+    """A function that gives the log-probs (C,) of `model.guide`; none where no part asks for them.
+
+    Raises ModelError where the guide has other tokens than the policy.
+    """
     if "guide" not in settings.needs:
         return None
-    return _scores_of(
-        replace(settings.model, name=settings.model.guide), settings, policy, processes
-    )
+    guide = replace(settings.model, name=settings.model.guide)
+    return _scores_of(guide, settings, policy, processes)
 
 
 def _scores_of(
@@ -49,4 +52,6 @@ def _scores_of(
 ) -> Callable[[RolloutBatch], Tensor]:
     plain = replace(model, lora=LoraSettings())
     loaded = load_policy(plain, settings.sample.temperature, policy.pass_tokens)
+    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ModelError(f"{model.name} has other tokens than the model that is trained")
     return lambda batch: loaded.score_all(batch, processes)[0]
