@@ -1,5 +1,7 @@
 """Advantages relative to a centre against worked numbers and plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from optpo.advantages.beta_scale import beta_weights
 from optpo.advantages.centred import CentredAdvantage
 from optpo.errors import RewardError, SettingsError
+from optpo.recipes import build_settings
 
 GRPO = CentredAdvantage()
 DR_GRPO = CentredAdvantage(scale="none")
@@ -238,6 +241,31 @@ def test_rates_that_are_not_halves_under_the_beta_density():
     )
     found = beta_weights(rewards, torch.arange(4).repeat_interleave(10), 4)
     assert torch.allclose(found, doubles(0.9752, 0.9531, 1.1002, 0.9752), atol=1e-4)
+
+
+def test_a_solved_question_is_part_of_the_fit():
+    """The recipe bnpo fits to all questions of the batch: rates .25, .5, .75 and 1 have the dossier's
+    factors. Without the solved one, which has nothing to teach itself, they were those of 3/2, 3/2."""
+    recipe = build_settings("bnpo")
+    rewards = torch.tensor([float(n < right) for right in (1, 2, 3, 4) for n in range(4)])
+    batch = replace(batch_of([4] * 4), scores=rewards)
+    keep = recipe.select(batch, rewards)
+    found = recipe.advantage.of_rollouts(batch.select(keep), rewards[keep])
+    factors = torch.tensor([1.0061, 0.8949, 0.8973, 0]).repeat_interleave(4)
+    rates = torch.tensor([0.25, 0.5, 0.75, 1]).repeat_interleave(4)
+    assert torch.allclose(found, factors * (rewards - rates), atol=1e-4)
+
+
+def test_solved_questions_count_in_the_whitening():
+    """The recipe reinforce-plus-plus-baseline whitens over all tokens of the batch, those of a
+    question whose scores agree among them."""
+    recipe = build_settings("reinforce-plus-plus-baseline")
+    rewards, lengths = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 1]), [2, 4, 6, 4, 3, 5, 2, 6]
+    batch = batch_of([4, 4], lengths)
+    keep = recipe.select(batch, rewards)
+    advantages, _ = recipe.advantage(batch.select(keep), rewards[keep])
+    centred = (rewards - torch.tensor([0.25, 1]).repeat_interleave(4))[batch.token_rollouts]
+    assert torch.allclose(advantages, (centred - centred.mean()) / centred.std(), atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [[2, 2], [4], [1]])

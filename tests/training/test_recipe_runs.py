@@ -23,6 +23,8 @@ OF_A_RECIPE = {
     "hbpo": ['prompts.sentence=""', *(f"{stage}.budgets=[14, 20, 26, 32]" for stage in
              ("prompts", "shape", "advantage")), "shape.context=48", "advantage.context=48"],
     "t-ppo": ["allocate.votes=2"],
+    # Of eight rollouts, one a question, a step's may all be worth what their greedy ones are.
+    "remax": ["allocate.votes=4"],
     "dapo-bytedance": ["prompts.questions_per_step=2", "update.minibatches=1"],
 }  # fmt: skip
 
