@@ -168,6 +168,32 @@ def test_unknown_recipe_names_the_nearest() -> None:
         read_recipe("optpo_ppo")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("spo", "spo-single-stream or optpo-spo"),
+        ("dapo", "dapo-bytedance or dapo-direct-advantage"),
+        ("HAPO", "hapo-heterogeneous or hapo-history"),
+        ("reinforce_plus", "reinforce-plus-plus or reinforce-plus-plus-baseline"),
+        ("single-stream", "spo-single-stream"),
+        ("dppo", "dppo-divergence"),
+        ("op", "opo"),  # Six begin so: the nearest.
+        ("grop", "grpo"),
+    ],
+)
+def test_a_part_of_a_recipes_name_means_all_that_hold_it(given: str, meant: str) -> None:
+    """Names of methods that collide are all told, before a name that is only spelt alike."""
+    with pytest.raises(SettingsError, match=f"no recipe '{given}'; did you mean {meant}\\?"):
+        read_recipe(given)
+
+
+@pytest.mark.parametrize("given", ["", "-", "zzz"])
+def test_a_recipe_like_no_other_means_none(given: str) -> None:
+    """Nothing is guessed; all names follow."""
+    with pytest.raises(SettingsError, match=rf"no recipe '{given}'\. There are: adacot"):
+        read_recipe(given)
+
+
 def test_a_recipe_file_is_a_recipe(tmp_path: Path) -> None:
     """A path to the user's own recipe stands where a name can; what it leaves out is empty."""
     file = tmp_path / "mine.yaml"

@@ -90,7 +90,7 @@ def page(recipe: Any, settings: Any, compared: list[tuple[str, Any, Any]] | None
     yield f"{recipe.name}: {recipe.title}"
     yield recipe.paper
     yield ""
-    yield from textwrap.wrap(recipe.description, _WIDTH)
+    yield from textwrap.wrap(recipe.description, _WIDTH, break_on_hyphens=False)
     yield ""
     yield "Stages of a step, each with its part"
     for stage, part, what in stages(settings):

@@ -92,7 +92,7 @@ class Recipes:
         import yaml
 
         show(f"{recipe.name}: {recipe.title}\n{recipe.paper}\n")
-        show(textwrap.fill(recipe.description, _WIDTH), end="\n\n")
+        show(textwrap.fill(recipe.description, _WIDTH, break_on_hyphens=False), end="\n\n")
         show(yaml.safe_dump(recipe.settings, sort_keys=False), end="")
         show_aside("defaults and ranges need: pip install 'optpo[train]'")
 

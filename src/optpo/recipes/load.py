@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from optpo.errors import SettingsError
 from optpo.recipes.layers import merge, nested, overlay
-from optpo.recipes.nearest import did_you_mean
+from optpo.recipes.nearest import did_you_mean, did_you_mean_among
 from optpo.recipes.reading import parse_assignment, read_mapping
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_recipe(name: str) -> Recipe:
         if file.suffix not in _SUFFIXES:
             raise SettingsError(
                 [
-                    f"there is no recipe {name!r}{did_you_mean(name, recipe_names()) or '.'} "
+                    f"there is no recipe {name!r}{did_you_mean_among(name, recipe_names()) or '.'} "
                     f"There are: {', '.join(recipe_names())}; or name a recipe's .yaml file"
                 ]
             )
