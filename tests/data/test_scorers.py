@@ -162,14 +162,21 @@ def test_arrays_tensors_and_their_numbers_are_read(scorer, returned):
         ("[10**400, 1, 1]", "returned int 1000"),
         ("[1 / 0, 1, 1]", "raised ZeroDivisionError: division by zero (my_rewards.py, line 3)"),
         ("kwargs['gold'][1].strip()", "raised AttributeError: 'NoneType'"),
+        ("sys.exit(0)", "raised SystemExit: 0 (my_rewards.py, line 3); it was given 3 rollouts"),
     ],
 )
 def test_what_is_no_list_of_scores_names_function_index_and_value(scorer, returned, message):
     """Nothing of it becomes a reward."""
-    by = scorer(f"import numpy\ndef score(**kwargs):\n    return {returned}")
+    by = scorer(f"import numpy, sys\ndef score(**kwargs):\n    return {returned}")
     with pytest.raises(RewardError) as raised:
         by.score(ROLLOUTS)
     assert str(raised.value).startswith(f"reward function my_rewards:score {message}")
+
+
+def test_an_interrupt_is_not_the_functions_fault(scorer):
+    """Somebody who stops a run while the function works stops the run."""
+    with pytest.raises(KeyboardInterrupt):
+        scorer("def score(**kwargs):\n    raise KeyboardInterrupt").score(ROLLOUTS)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +188,7 @@ def test_what_is_no_list_of_scores_names_function_index_and_value(scorer, return
         ("def score(levels): pass", "score", "it asks for levels; by keyword there are prompts,"),
         ("def score(prompts, /): pass", "score", "it asks for prompts"),
         ("1 / 0", "score", "module my_rewards cannot be imported: ZeroDivisionError"),
+        ("import sys; sys.exit('bye')", "score", "cannot be imported: SystemExit: bye (my_rew"),
         ("def score(:", "score", "module my_rewards cannot be imported: SyntaxError"),
         ("import nowhere", "score", "module my_rewards needs nowhere, which is missing"),
     ],

@@ -106,3 +106,20 @@ def test_what_cannot_be_scored_leaves_no_run_behind(optpo: Command, tmp_path: Pa
     assert done.returncode == 1
     assert "reward function bad:score returned float nan at index 0 (question '" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_goes_on_when_its_reward_function_is_mended(optpo: Command, tmp_path: Path) -> None:
+    """One that leaves by sys.exit fails the run as any error does, and the message says how."""
+    (tmp_path / "q.jsonl").write_text('{"prompt": "start 20 times 2 take 6 ?"}\n')
+    body = "import sys\ndef score(completions):\n    {}return [len(c) for c in completions]\n"
+    (tmp_path / "mine.py").write_text(body.format("sys.exit(0); "))
+    call = ["train", "--data", "q.jsonl", "--reward", "mine:score", "--out", "run", *SMALL]
+    done = optpo(*call, "steps=1", "evaluate.samples=0")
+    assert done.returncode == 1
+    assert "mine:score raised SystemExit: 0 (mine.py, line 3); it was given 8" in done.stderr
+    assert "is mended, go on by `optpo resume run`" in done.stderr
+    assert "Traceback" not in done.stderr
+    (tmp_path / "mine.py").write_text(body.format(""))
+    done = optpo("resume", "run")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "run/rollouts/step-00001.jsonl")) == 8

@@ -14,7 +14,7 @@ from tyro.conf import UseAppendAction, arg
 
 from optpo.cli.flags import AsSettingsSay, SettingsFlags
 from optpo.cli.output import show
-from optpo.errors import DataError, ModelError, SettingsError
+from optpo.errors import DataError, ModelError, RewardError, SettingsError
 
 if TYPE_CHECKING:
     from optpo.training.run_directory import RunDirectory
@@ -115,6 +115,11 @@ def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) ->
             if not directory.writes:
                 return
             write_report([directory.path], report)
+    except RewardError as error:
+        raise RewardError(
+            f"{error}. What was saved is intact: when the reward function is mended, go on by "
+            f"`optpo resume {directory.path}`; with other settings, begin a new run"
+        ) from error
     except OSError as error:
         error.filename = error.filename or str(directory.path)
         raise

@@ -72,7 +72,8 @@ class RewardFunction:
         given = self._arguments(rollouts)
         try:
             returned = self._function(**{name: given[name] for name in self._passed})
-        except Exception as error:
+        # A function that leaves by sys.exit would end the run without a word, as if it were done.
+        except (Exception, SystemExit) as error:
             raise RewardError(
                 f"reward function {self.name} raised {type(error).__name__}: {error}"
                 f"{_place(error)}; it was given {len(rollouts)} rollouts, the first of question "
@@ -167,7 +168,7 @@ def _found(name: str) -> Callable[..., Any]:
         raise _unfound(
             name, f"there is no module {module_name} here or installed{meant}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = f"{type(error).__name__}: {error}{_place(error)}"
         raise _unfound(name, f"module {module_name} cannot be imported: {told}") from error
     for part in path.split("."):
