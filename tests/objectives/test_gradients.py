@@ -158,7 +158,9 @@ SURROGATES = [
 ]
 
 
-@pytest.mark.parametrize(("objective", "surrogate"), SURROGATES, ids=str)
+@pytest.mark.parametrize(
+    ("objective", "surrogate"), SURROGATES, ids=lambda part: getattr(part, "__name__", str(part))
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_stopped_gradients_are_slopes_of_the_surrogate(objective, surrogate, seed):
     """What is held fixed is held at what it was: finite differences of the number written out."""
