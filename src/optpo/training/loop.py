@@ -159,6 +159,8 @@ class _Run:
             every, last = self.settings.evaluate.every, self._at_the_end
             if last or (every and self.step % every == 0):
                 self._timed(self._evaluate)
+                # What it has computed of prompts is not there in a run that goes on from here.
+                self._show_weights()
             if last or self.step % self.settings.checkpoint_every == 0:
                 self._save()
         if self.processes.first:
