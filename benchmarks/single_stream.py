@@ -51,6 +51,7 @@ from optpo.training.policy import Policy
 from optpo.training.questions import prompt_tokens
 from optpo.training.run_directory import RunDirectory
 from optpo.training.settings import RunSettings
+from optpo.training.visits import Visit
 from optpo.voting import FixedRule
 
 ROLLOUTS, GROUP, INITIAL, QUESTIONS = 48, 8, 8, 96
@@ -165,7 +166,12 @@ def variance(model: str | None, batches: int, seed: int) -> dict[str, Any]:
         def sampled(names: Sequence[str], votes: int, purpose: str) -> Any:
             ballots = voter.ballots({name: prompts[name] for name in names})
             voter.vote(ballots, FixedRule(votes=votes), seed=seed, purpose=purpose)
-            return judge(embedded.reward, scorer, ballots)
+            scores = (scorer.score(ballot.rollouts) for ballot in ballots)
+            visits = [
+                Visit(ballot, scores=tuple(given))
+                for ballot, given in zip(ballots, scores, strict=True)
+            ]
+            return judge(embedded.reward, visits)
 
         names = list(prompts)
         generator = np.random.default_rng(seed)

@@ -207,6 +207,18 @@ def test_questions_without_a_baseline_are_left_out(own_module):
     assert 0 < sum(row["rollouts_kept"] for row in found.metrics) < len(found.rollouts)
 
 
+@pytest.mark.parametrize("recipe", ["grpo", "dapo-bytedance", "remax", "spo-single-stream"])
+def test_every_rollout_is_scored_once(own_module, recipe):
+    """Also where a step asks on until enough questions teach; greedy rollouts and first values too."""
+    body = (
+        "open('asked', 'a').write('x' * len(completions)); return [len(c) % 2 for c in completions]"
+    )
+    extra = OF_A_RECIPE.get(recipe, ())
+    found = scored(own_module, body, *extra, recipe=recipe)
+    more = {"remax": 24, "spo-single-stream": 64}.get(recipe, 0)
+    assert (own_module / "asked").stat().st_size == len(found.rollouts) + more
+
+
 def test_a_step_without_any_score_is_held_back(own_module):
     """It says so, teaches nothing, and three of them end the run."""
     found = scored(own_module, "return [None] * len(completions)", "steps=9", recipe="grpo")

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch, pack, segment_spread, segment_sum
-from optpo.data import Scorer
 from optpo.rollout import Rollout
-from optpo.sampling.ballot import Ballot
 from optpo.training.stages import Reward
+from optpo.training.visits import Visit
+
+Entropies = Callable[[RolloutBatch], Tensor]
+"""Measures the entropy at every completion token, (C,)."""
 
 
 class Judged(NamedTuple):
@@ -40,63 +42,47 @@ class Judged(NamedTuple):
 
 def judge(
     reward: Reward,
-    scorer: Scorer | None,
-    ballots: Sequence[Ballot],
-    entropies: Callable[[RolloutBatch], Tensor] | None = None,
+    visits: Sequence[Visit],
+    entropies: Entropies | None = None,
     goes_on: Tensor | None = None,
 ) -> Judged:
-    """Score the rollouts where a verifier is asked for, measure entropies where asked, and reward.
+    """Reward the rollouts of these visits by their votes, scores and, where asked, entropies.
 
     Rollouts that go on at the next step (R,) bool are the unfinished ones, and have no reward yet.
     """
-    batch = pack([ballot.rollouts for ballot in ballots], [b.label_class for b in ballots])
-    batch = _measured(batch, entropies)
-    rollouts = [rollout for ballot in ballots for rollout in ballot.rollouts]
-    if goes_on is None or not goes_on.any():
-        return Judged(*_rewarded(batch, reward, scorer, rollouts))
-    batch = replace(batch, unfinished=goes_on)
-    ended = [rollout for rollout, more in zip(rollouts, goes_on.tolist(), strict=True) if not more]
-    if scorer is not None and ended:
-        scores = torch.full((len(rollouts),), torch.nan)
-        scores[~goes_on] = _scores(scorer, ended)
-        batch = replace(batch, scores=scores)
-    return Judged(batch, reward(batch).masked_fill(goes_on, torch.nan))
-
-
-def judge_apart(
-    reward: Reward,
-    scorer: Scorer | None,
-    ballots: Sequence[Ballot],
-    apart: Sequence[Rollout],
-    entropies: Callable[[RolloutBatch], Tensor] | None = None,
-) -> Tensor:
-    """Rewards of one more rollout a question, which did not vote, (G,) float32."""
-    counted = [
-        replace(rollout, vote=ballot.classes.classify(rollout.answer))
-        for ballot, rollout in zip(ballots, apart, strict=True)
+    groups = [visit.ballot.rollouts for visit in visits]
+    scores = [
+        score for visit in visits for score in visit.scores or (None,) * len(visit.ballot.rollouts)
     ]
-    batch = pack([[rollout] for rollout in counted], [b.label_class for b in ballots])
-    return _rewarded(_measured(batch, entropies), reward, scorer, counted)[1]
+    batch, rewards = _rewarded(reward, visits, groups, scores, entropies)
+    if goes_on is None or not goes_on.any():
+        return Judged(batch, rewards)
+    return Judged(replace(batch, unfinished=goes_on), rewards.masked_fill(goes_on, torch.nan))
 
 
-def _measured(
-    batch: RolloutBatch, entropies: Callable[[RolloutBatch], Tensor] | None
-) -> RolloutBatch:
-    if entropies is None:
-        return batch
-    return replace(batch, token_values={"entropy": entropies(batch)})
+def judge_greedy(
+    reward: Reward, visits: Sequence[Visit], entropies: Entropies | None = None
+) -> Tensor:
+    """Rewards of the greedy rollout of each visit, which did not vote, (G,) float32."""
+    groups = [
+        [replace(visit.greedy, vote=visit.ballot.classes.classify(visit.greedy.answer))]
+        for visit in visits
+        if visit.greedy is not None
+    ]
+    scores = [visit.greedy_score for visit in visits]
+    return _rewarded(reward, visits, groups, scores, entropies)[1]
 
 
 def _rewarded(
-    batch: RolloutBatch, reward: Reward, scorer: Scorer | None, rollouts: Sequence[Rollout]
+    reward: Reward,
+    visits: Sequence[Visit],
+    groups: Sequence[Sequence[Rollout]],
+    scores: Sequence[float | None],
+    entropies: Entropies | None,
 ) -> tuple[RolloutBatch, Tensor]:
-    if scorer is not None:
-        batch = replace(batch, scores=_scores(scorer, rollouts))
+    batch = pack(groups, [visit.ballot.label_class for visit in visits])
+    given = [torch.nan if score is None else score for score in scores]
+    batch = replace(batch, scores=torch.tensor(given, dtype=torch.float32))
+    if entropies is not None:
+        batch = replace(batch, token_values={"entropy": entropies(batch)})
     return batch, reward(batch)
-
-
-def _scores(scorer: Scorer, rollouts: Sequence[Rollout]) -> Tensor:
-    scores = scorer.score(rollouts)
-    return torch.tensor(
-        [torch.nan if score is None else score for score in scores], dtype=torch.float32
-    )

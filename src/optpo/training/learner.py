@@ -1,24 +1,22 @@
 """The last stages of a step: from the votes it took to the policy it has moved."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch, segment_sum
-from optpo.data import Question, Scorer
+from optpo.data import Question
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.drift import Probe, drifts, take_probes
 from optpo.training.gradient import StepTargets
-from optpo.training.judge import judge, judge_apart
+from optpo.training.judge import Entropies, judge, judge_greedy
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import PromptStore
 from optpo.training.reference import guide_logps, reference_logps
@@ -55,10 +53,9 @@ class Learner:
         voter: Voter,
         questions: Mapping[str, Question],
         processes: Processes = ALONE,
-        scorer: Scorer | None = None,
     ) -> None:
         self.settings, self.policy, self.voter = settings, policy, voter
-        self.questions, self.processes, self.scorer = questions, processes, scorer
+        self.questions, self.processes = questions, processes
         self.optimizer = make_optimizer(policy, settings.update)
         self.reference = reference_logps(settings, policy, processes)
         self.guide = guide_logps(settings, policy, processes)
@@ -70,16 +67,19 @@ class Learner:
         an older policy than `overlap` allows.
         """
         settings, began = self.settings, time.monotonic()
-        visits, ballots = sampled.visits, sampled.ballots
-        goes_on = _go_on(sampled)
-        batch, rewards = judged = judge(
-            settings.reward, self.scorer, ballots, self._entropies, goes_on
-        )
+        visits, ballots, goes_on = sampled.visits, sampled.ballots, _go_on(sampled)
+        batch, rewards = judged = judge(settings.reward, visits, self._entropies, goes_on)
         row = metrics_row(self.voter, visits, self.questions, judged, flips, settings.score.full)
         if settings.learns_from_gold:
             # What 64 votes would have cost says nothing where nobody votes.
             row |= {"scored_share": float((~rewards.isnan()).float().mean())}
             row |= {"label_accuracy": None, "fixed_budget_tokens": 0}
+        row["questions_rested"] = len(sampled.scheduled) - len(visits)
+        row["tokens_prefill"] = sampled.tokens_prefill
+        row["tokens_baseline"] = sampled.tokens_greedy
+        row |= slot_figures(sampled.occupancies)
+        row |= self._staleness(batch)
+        row["guards"] = self._alarms(row, nothing=bool((rewards.isnan() & ~goes_on).all()))
         batch = replace(
             batch,
             longest=settings.sample.max_new_tokens,
@@ -91,25 +91,9 @@ class Learner:
             # What cannot be compared has no reward.
             shaped = shaped.masked_fill(known.isnan()[batch.groups], torch.nan)
         keep = settings.select(batch, shaped)
-        row |= kept_figures(batch, keep)
-        row["questions_rested"] = len(sampled.scheduled) - len(visits)
-        row["tokens_prefill"] = sampled.tokens_prefill
-        row["tokens_baseline"] = sampled.tokens_greedy
-        row |= slot_figures(sampled.occupancies)
-        row |= self._staleness(batch)
-        # Where a verifier rewards, labels are only reported, and may change or be missing.
-        votes_count = not settings.learns_from_gold
-        row["guards"] = settings.guards.alarms(
-            row["questions"],
-            row["entropy"],
-            row["label_flip_rate"] if votes_count else None,
-            row["undecided_share"] if votes_count else 0.0,
-        )
-        if rewards.isnan().all() and not goes_on.any() and not votes_count:
-            row["guards"].append("no rollout was given a score")
         if row["guards"]:
             keep = torch.zeros_like(keep)
-            row |= kept_figures(batch, keep)
+        row |= kept_figures(batch, keep)
         advantages = torch.full((batch.rollouts,), torch.nan)
         if keep.any():
             metrics, advantages[keep] = self._update(batch.select(keep), shaped[keep], sampled.step)
@@ -129,25 +113,32 @@ class Learner:
             rollout_rows(rollouts, keep, shaped, advantages),
         )
 
-    def begin_memory(self, ballots: Sequence[Ballot], store: PromptStore) -> None:
+    def _alarms(self, row: Mapping[str, Any], *, nothing: bool) -> list[str]:
+        """What is wrong with a step, in words; `nothing`: no rollout has a reward, or will."""
+        alarms = self.settings.guards.alarms
+        if not self.settings.learns_from_gold:
+            return alarms(
+                row["questions"], row["entropy"], row["label_flip_rate"], row["undecided_share"]
+            )
+        # Where a verifier rewards, labels are only reported, and may change or be missing.
+        unscored = ["no rollout was given a score"] if nothing else []
+        return alarms(row["questions"], row["entropy"], None, 0.0) + unscored
+
+    def begin_memory(self, visits: Sequence[Visit], store: PromptStore) -> None:
         """Let the memory part begin with what rollouts before the first step were worth."""
-        judged = judge(self.settings.reward, self.scorer, ballots, self._entropies)
-        given = judged.rewards.tolist()
-        sizes = [len(ballot.rollouts) for ballot in ballots]
-        ends = [*accumulate(sizes)]
-        for ballot, size, end in zip(ballots, sizes, ends, strict=True):
-            of_question = [value for value in given[end - size : end] if not math.isnan(value)]
-            store.note(ballot.prompt_id, self.settings.memory.begin(of_question))
+        batch, rewards = judge(self.settings.reward, visits, self._entropies)
+        sizes = batch.groups.bincount().tolist()
+        for visit, of_question in zip(visits, torch.split(rewards, sizes), strict=True):
+            given = of_question[~of_question.isnan()].tolist()
+            store.note(visit.ballot.prompt_id, self.settings.memory.begin(given))
 
     def _question_values(self, visits: Sequence[Visit], store: PromptStore) -> dict[str, Tensor]:
         """What is known of each question beside its rollouts of this step."""
         past = [store[visit.ballot.prompt_id].notes for visit in visits]
         values = self.settings.memory.recall(past, store.notes)
-        greedy = [visit.greedy for visit in visits if visit.greedy is not None]
-        if greedy:
-            ballots = [visit.ballot for visit in visits]
-            apart = judge_apart(self.settings.reward, self.scorer, ballots, greedy, self._entropies)
-            values = {**values, "greedy": apart}
+        if "greedy" in self.settings.needs:
+            greedy = judge_greedy(self.settings.reward, visits, self._entropies)
+            values = {**values, "greedy": greedy}
         return values
 
     def _remember(
@@ -178,7 +169,7 @@ class Learner:
             store.note(name, notes, left)
 
     @property
-    def _entropies(self) -> Callable[[RolloutBatch], Tensor] | None:
+    def _entropies(self) -> Entropies | None:
         """What measures entropies, where a part asks for them."""
         if "entropy" not in self.settings.needs:
             return None

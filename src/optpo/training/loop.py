@@ -115,9 +115,7 @@ class _Run:
             for name, some in (("adapt", self.questions), ("unseen", self.unseen))
         }
         scorer = self.scorers["adapt"] if settings.learns_from_gold else None
-        self.learner = Learner(
-            settings, self.policy, self.voter, self.questions, self.processes, scorer
-        )
+        self.learner = Learner(settings, self.policy, self.voter, self.questions, self.processes)
         sampling, voter, greedy = open_sampling(settings, self.whole, self.voter, asked, stack)
         variants = prompt_variants(self.policy, questions, settings)
         self.sampler = Sampler(
@@ -179,14 +177,14 @@ class _Run:
     def _begin_memory(self) -> None:
         """Sample what the memory part wants to begin with."""
         if count := self.settings.memory.initial_rollouts:
-            ballots = self.sampler.first_rollouts(count, self._progress)
-            self.ledger.tokens_baseline += sum(ballot.tokens for ballot in ballots)
-            self.learner.begin_memory(ballots, self.sampler.store)
+            visits = self.sampler.first_visits(count, self._progress)
+            self.ledger.tokens_baseline += sum(visit.ballot.tokens for visit in visits)
+            self.learner.begin_memory(visits, self.sampler.store)
 
     def _one_step(self) -> None:
         """Sample and learn, and write down what was done."""
         began = time.monotonic()
-        sampled = self.sampler.gather(self.ahead.result(self.step))
+        sampled = self.sampler.gather(self.sampler.scored(self.ahead.result(self.step)))
         waited = time.monotonic() - began
         flips = self.sampler.remember(sampled)
         if self.settings.overlap:

@@ -1,6 +1,6 @@
 """Which questions a step asks: parts of the stage prompts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -27,15 +27,8 @@ class Prompts(Protocol):
         """Texts that a question's rollouts are asked with in turn, behind its own; none: as it is."""
         ...
 
-    def choose(
-        self,
-        names: Sequence[str],
-        store: PromptStore,
-        seed: int,
-        step: int,
-        asked: Collection[str] = (),
-    ) -> list[str]:
-        """Those of step `step` (from 1), beside the ones already asked in it.
+    def choose(self, names: Sequence[str], store: PromptStore, seed: int, step: int) -> list[str]:
+        """Of these questions those of step `step` (from 1).
 
         A pure function of its arguments, so that a resumed run asks the same.
         """
@@ -73,14 +66,7 @@ class UniformPrompts:
         """The sentence with each budget."""
         return tuple(self.sentence.replace("{budget}", str(budget)) for budget in self.budgets)
 
-    def choose(
-        self,
-        names: Sequence[str],
-        store: PromptStore,
-        seed: int,
-        step: int,
-        asked: Collection[str] = (),
-    ) -> list[str]:
+    def choose(self, names: Sequence[str], store: PromptStore, seed: int, step: int) -> list[str]:
         """The next of the epoch."""
         return questions_of_step(names, self.questions_per_step, seed, step)
 
@@ -110,18 +96,10 @@ class DynamicPrompts:
         if problems:
             raise SettingsError(problems)
 
-    def choose(
-        self,
-        names: Sequence[str],
-        store: PromptStore,
-        seed: int,
-        step: int,
-        asked: Collection[str] = (),
-    ) -> list[str]:
+    def choose(self, names: Sequence[str], store: PromptStore, seed: int, step: int) -> list[str]:
         """Those asked least often so far."""
-        left = [name for name in names if name not in asked]
         order = sorted(
-            left, key=lambda name: (visits := store[name].visits, rank(seed, visits, name))
+            names, key=lambda name: (visits := store[name].visits, rank(seed, visits, name))
         )
         return order[: self.questions_per_step]
 
@@ -147,14 +125,7 @@ class PrioritizedPrompts:
         if problems:
             raise SettingsError(problems)
 
-    def choose(
-        self,
-        names: Sequence[str],
-        store: PromptStore,
-        seed: int,
-        step: int,
-        asked: Collection[str] = (),
-    ) -> list[str]:
+    def choose(self, names: Sequence[str], store: PromptStore, seed: int, step: int) -> list[str]:
         """A weighted draw."""
         values = [store[name].notes.get("value") for name in names]
         count = self.questions_per_step or len(names)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -105,14 +105,18 @@ class Sampler:
         scheduled: list[str] = []
         visits: list[Visit] = []
         occupancies: list[Occupancy] = []
+        teaching = 0
         for _ in range(1 + settings.prompts.most_refills):
             chosen, names = self._chosen(step, scheduled)
             scheduled += chosen
             if names:
                 asked, occupancy = self._ask(step, names, progress)
+                if settings.prompts.most_refills:
+                    asked = self._scored(asked)
+                    teaching += self._informative(asked)
                 visits += asked
                 occupancies.append(occupancy)
-            if self._informative(visits) >= len(chosen):
+            if settings.prompts.most_refills == 0 or teaching >= len(chosen):
                 break
         # With overlap the policy that trains will be another one: it cannot score them itself.
         ballots = [visit.ballot for visit in visits]
@@ -137,10 +141,10 @@ class Sampler:
         """
         prompts, every = self.settings.prompts, list(self.prompts)
         if prompts.most_refills == 0:
-            chosen = prompts.choose(every, self.store, self.settings.seed, step, asked)
+            chosen = prompts.choose(every, self.store, self.settings.seed, step)
             return chosen, self.processes.share(self.store.awake(chosen))
-        own = self.processes.share(every)
-        chosen = prompts.choose(own, self.store, self.settings.seed, step, asked)
+        left = [name for name in self.processes.share(every) if name not in asked]
+        chosen = prompts.choose(left, self.store, self.settings.seed, step)
         chosen = chosen[: math.ceil(prompts.questions_per_step / self.processes.world)]
         return chosen, self.store.awake(chosen) if chosen else []
 
@@ -220,14 +224,48 @@ class Sampler:
             begun=begun,
         )
 
-    def _informative(self, visits: Sequence[Visit]) -> float:
-        """How many of these questions have rewards that differ; endless where nobody asks."""
-        if self.settings.prompts.most_refills == 0 or not visits:
-            return math.inf
-        ballots = [visit.ballot for visit in visits]
+    def scored(self, own: Sampled) -> Sampled:
+        """With what the verifier gives this process's rollouts, where one is asked for.
+
+        Not in `sample`, which may run in a thread: functions of users may not be made for that.
+        """
+        goes_on = {(partial.prompt_id, partial.index) for partial in own.partials}
+        return replace(own, visits=tuple(self._scored(own.visits, goes_on)))
+
+    def _scored(
+        self, visits: Sequence[Visit], goes_on: Collection[tuple[str, int]] = ()
+    ) -> list[Visit]:
+        """The visits with scores, all asked for at once; those that have them stay as they are."""
+        new = [visit for visit in visits if visit.scores is None]
+        if self.scorer is None or not new:
+            return list(visits)
+        ended = [
+            rollout
+            for visit in new
+            for rollout in visit.ballot.rollouts
+            if (rollout.prompt_id, rollout.index) not in goes_on
+        ]
+        greedy = [visit.greedy for visit in new if visit.greedy is not None]
+        given = iter(self.scorer.score(ended))
+        of_greedy = iter(self.scorer.score(greedy) if greedy else ())
+        return [
+            visit
+            if visit.scores is not None
+            else replace(
+                visit,
+                scores=tuple(
+                    None if (rollout.prompt_id, rollout.index) in goes_on else next(given)
+                    for rollout in visit.ballot.rollouts
+                ),
+                greedy_score=next(of_greedy, None),
+            )
+            for visit in visits
+        ]
+
+    def _informative(self, visits: Sequence[Visit]) -> int:
+        """How many of these questions have rewards that differ."""
         measured = self.policy.entropies if "entropy" in self.settings.reward.needs else None
-        judged = judge(self.settings.reward, self.scorer, ballots, measured)
-        return int(judged.informative.sum())
+        return int(judge(self.settings.reward, visits, measured).informative.sum())
 
     def _greedily(self, step: int, names: Sequence[str]) -> dict[str, Rollout]:
         """A rollout of the likeliest tokens a question, where a part asks for that."""
@@ -239,33 +277,27 @@ class Sampler:
         )
         return {ballot.prompt_id: ballot.rollouts[0] for ballot in ballots}
 
-    def first_rollouts(self, count: int, progress: Progress) -> list[Ballot]:
+    def first_visits(self, count: int, progress: Progress) -> list[Visit]:
         """So many rollouts of every question before the first step, to begin the memory with."""
-        return take_votes_of_all(
+        ballots = take_votes_of_all(
             self.voter,
-            self.prompts,
+            {name: self.prompts[name] for name in self.processes.share(list(self.prompts))},
             count,
-            self.processes,
+            ALONE,
             seed=self.settings.seed,
             purpose="memory",
             on_verdict=lambda done, total: progress("first values", done, total),
         )
+        return self._adopted(self.processes.gather(self._scored([Visit(b) for b in ballots])))
 
     def gather(self, own: Sampled) -> Sampled:
         """The step as all processes sampled it; its seconds and gap are the largest of theirs."""
-        visits = self.processes.gather(own.visits)
+        visits = self._adopted(self.processes.gather(own.visits))
         everybody = self.processes.gather([replace(own, visits=())])
         return Sampled(
             own.step,
             tuple(dict.fromkeys(name for each in everybody for name in each.scheduled)),
-            tuple(
-                replace(
-                    visit,
-                    ballot=adopted(self.voter, visit.ballot),
-                    audit=visit.audit and adopted(self.voter, visit.audit),
-                )
-                for visit in visits
-            ),
+            tuple(visits),
             seconds=max(each.seconds for each in everybody),
             occupancies=tuple(one for each in everybody for one in each.occupancies),
             tokens_prefill=sum(each.tokens_prefill for each in everybody),
@@ -273,6 +305,17 @@ class Sampler:
             partials=own.partials,
             begun=own.begun,
         )
+
+    def _adopted(self, visits: Sequence[Visit]) -> list[Visit]:
+        """Visits that other processes may have made, to be read by this one's voter."""
+        return [
+            replace(
+                visit,
+                ballot=adopted(self.voter, visit.ballot),
+                audit=visit.audit and adopted(self.voter, visit.audit),
+            )
+            for visit in visits
+        ]
 
     def remember(self, sampled: Sampled) -> list[bool | None]:
         """Record a step's visits; whether each question's label changed, none if there was none."""

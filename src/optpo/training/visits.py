@@ -22,6 +22,8 @@ class Visit:
         audit: its vote taken on to the cap, where it was.
         greedy: the rollout of the likeliest tokens, where a part asks for it.
         earlier: of each of its rollouts, how many tokens were sampled at earlier steps; none: of none.
+        scores: what a verifier gave each of its rollouts, None where it gave none; not yet asked: None.
+        greedy_score: the same of the greedy rollout.
     """
 
     ballot: Ballot
@@ -31,6 +33,8 @@ class Visit:
     audit: Ballot | None = None
     greedy: Rollout | None = None
     earlier: tuple[int, ...] = ()
+    scores: tuple[float | None, ...] | None = None
+    greedy_score: float | None = None
 
 
 def carried_votes(
