@@ -74,7 +74,10 @@ class Model:
 
 
 class ModelServer:
-    """Serves a `Model`; `answer` may take a request's place, `seen` counts what happened."""
+    """Serves a `Model`; `answer` may take a request's place, `seen` counts what happened.
+
+    Streams of which `hold_after` tokens are out wait for `release`.
+    """
 
     def __init__(
         self,
@@ -86,11 +89,13 @@ class ModelServer:
         answer: Callable[[str, Mapping, dict], tuple[int, dict, bytes] | None] | None = None,
     ):
         self.model, self.refuses, self.pace = model, refuses, pace
+        self.hold_after: int | None = None
         self.honours_seed, self.answer = honours_seed, answer
         self.requests: list[dict] = []
         self.seen: Counter[str] = Counter()
         self.running = 0
         self.most_running = 0
+        self._released = asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
         self._thread.start()
@@ -99,6 +104,10 @@ class ModelServer:
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}/v1"
+
+    def release(self):
+        """Streams that wait go on."""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def close(self):
         if self._thread.is_alive():
@@ -202,6 +211,9 @@ class ModelServer:
             if self.pace:
                 await writer.drain()
                 await asyncio.sleep(self.pace)
+            if place + 1 == self.hold_after:
+                await writer.drain()
+                await self._released.wait()
         if body.get("stream_options"):
             usage = {"prompt_tokens": len(prompt), "completion_tokens": len(done.tokens)}
             _event(writer, {"choices": [], "usage": usage})
