@@ -70,9 +70,14 @@ class RolloutBatch:
     @property
     def completion_tokens(self) -> Tensor:
         """The completion tokens themselves, (C,) int64."""
+        return self.tokens[self.is_completion]
+
+    @property
+    def is_completion(self) -> Tensor:
+        """Whether each token belongs to a completion, (T,) bool."""
         spans = self.offsets.diff()
         place = torch.arange(len(self.tokens)) - torch.repeat_interleave(self.offsets[:-1], spans)
-        return self.tokens[place >= torch.repeat_interleave(self.prompt_lengths, spans)]
+        return place >= torch.repeat_interleave(self.prompt_lengths, spans)
 
     def length_limit(self, named: int) -> int:
         """The limit of length that a part's settings name, or `longest` where they name none (0).

@@ -3,10 +3,10 @@
 import torch
 
 from optpo.batch import pack
+from optpo.masks.decision import decision_mask
 from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.token_batch import TokenBatch
 from optpo.rollout import Rollout
-from optpo.selection.decision_mask import decision_mask
 
 THINK = 7
 

@@ -6,8 +6,7 @@ import torch
 from optpo.batch import pack
 from optpo.errors import SettingsError
 from optpo.rollout import Rollout
-from optpo.selection.decided import AgreeingSelection, DecidedSelection
-from optpo.selection.informative import AnySelection
+from optpo.selection.decided import AgreeingSelection, AnySelection, DecidedSelection
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,6 +32,8 @@ class BudgetedAdvantage:
     context: int = 4096
     epsilon: float = 1e-6
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         checks = {
             f"budgets is {self.budgets}; it must hold one budget or more": len(self.budgets) > 0,
@@ -41,11 +44,6 @@ class BudgetedAdvantage:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Advantages a completion token, (C,) in the dtype of `rewards`; there are no returns."""

@@ -1,7 +1,7 @@
 """RiskPO: questions are judged in bundles, and the worst bundles count for more."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class BundledRiskAdvantage:
     credit: Literal["sum", "mean"] = "sum"
     seed: int = 0
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"quantiles"})
+
     def __post_init__(self) -> None:
         checks = {
             f"questions is {self.questions}; it must be 1 or more": self.questions >= 1,
@@ -55,11 +57,6 @@ class BundledRiskAdvantage:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """The tracked quantiles of the returns of bundles."""
-        return frozenset({"quantiles"})
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Advantages a completion token, (C,) in the dtype of `rewards`; there are no returns."""

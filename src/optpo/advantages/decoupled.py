@@ -1,6 +1,7 @@
 """DRPO's weights: length counts among the right rollouts only."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class DecoupledAdvantage:
     context: int = 0
     temperature: float = 0.1
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         problems = []
         if self.context < 0:
@@ -34,11 +37,6 @@ class DecoupledAdvantage:
             problems.append(f"temperature is {self.temperature}; it must be above 0")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Weights a completion token, (C,) in the dtype of `rewards`; there are no returns."""

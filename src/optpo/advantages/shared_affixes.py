@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class SharedAffixAdvantage:
     entropy_limit: float = math.log(2)
     initial_entropy: float = 0.0
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"entropy"})
+
     def __post_init__(self) -> None:
         least = {
             "positive_weight": self.positive_weight,
@@ -50,11 +52,6 @@ class SharedAffixAdvantage:
             problems.append(f"epsilon is {self.epsilon}; it must be above 0")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """The entropy of the policy at each token."""
-        return frozenset({"entropy"})
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Advantages a completion token, (C,) in the dtype of `rewards`; there are no returns."""

@@ -1,6 +1,7 @@
 """Credit by steps: what each step of a rollout changed in the critic's expectation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,14 +23,11 @@ class StepAdvantage:
 
     step_token: int | None = None
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"critic"})
+
     def __post_init__(self) -> None:
         if self.step_token is not None and self.step_token < 0:
             raise SettingsError([f"step_token is {self.step_token}; it must be 0 or more"])
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """A critic."""
-        return frozenset({"critic"})
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Advantages and returns a completion token, (C,) each in the dtype of `rewards`."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch
 from optpo.errors import SettingsError
-from optpo.selection.decision_mask import decision_mask
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,13 @@ class DecisionMask:
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Whether the policy learns from a token, (C,) bool."""
         return ~decision_mask(batch, self.think_token)
+
+
+def decision_mask(batch: RolloutBatch, think_token: int) -> Tensor:
+    """Where a completion token comes right after `think_token`, (C,) bool.
+
+    The think token may also be the last of the prompt: then the first completion token is a decision.
+    """
+    after = torch.zeros_like(batch.tokens, dtype=torch.bool)
+    after[1:] = batch.tokens[:-1] == think_token
+    return after[batch.is_completion]

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +44,8 @@ class BalancedObjective:
     dual_clip: float = 0.0
     aggregate: Aggregate = "token-mean"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"minibatch"})
+
     def __post_init__(self) -> None:
         checks = {
             f"target is {self.target}; it must lie between 0 and 1": 0 <= self.target <= 1,
@@ -58,11 +60,6 @@ class BalancedObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """All tokens of an optimiser step, which share their bounds."""
-        return frozenset({"minibatch"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""

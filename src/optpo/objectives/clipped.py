@@ -1,7 +1,7 @@
 """The clipped policy-gradient objective, and the same without its clip."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class ClippedObjective:
     gate: Literal["clip", "none"] = "clip"
     aggregate: Aggregate = "token-mean"
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         checks = {
             f"clip_low is {self.clip_low}; it must lie between 0 and 1": 0 <= self.clip_low <= 1,
@@ -43,11 +45,6 @@ class ClippedObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""

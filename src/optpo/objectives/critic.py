@@ -1,6 +1,7 @@
 """The loss of a critic, beside any objective."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class CriticLoss:
     coefficient: float = 0.5
     clip: float = 0.2
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         checks = {
             f"coefficient is {self.coefficient}; it must be 0 or more": self.coefficient >= 0,
@@ -29,11 +32,6 @@ class CriticLoss:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing: the advantage says whether there is a critic."""
-        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name.

@@ -1,6 +1,7 @@
 """Right rollouts up by their weights, wrong ones down by a soft maximum, inside a trust region."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class DiscriminativeObjective:
     beta: float = 1000.0
     aggregate: Aggregate = "sum"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"minibatch"})
+
     def __post_init__(self) -> None:
         checks = {
             f"tau is {self.tau}; it must be above 0": self.tau > 0,
@@ -41,11 +44,6 @@ class DiscriminativeObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """All rollouts of a question in one batch, and one divergence for all."""
-        return frozenset({"minibatch"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,), whose sum is the loss, and token metrics (C,) by name."""

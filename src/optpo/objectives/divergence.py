@@ -1,7 +1,7 @@
 """The policy gradient of the tokens whose distribution has not moved too far already."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class DivergenceObjective:
     cap: float = 20.0
     aggregate: Aggregate = "token-mean"
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         checks = {
             f"bound_low is {self.bound_low}; it must be above 0": self.bound_low > 0,
@@ -37,11 +39,6 @@ class DivergenceObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""

@@ -1,7 +1,7 @@
 """The clipped objective whose clip and advantage depend on how undecided a token was."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class HeterogeneousObjective:
     dual_clip: float = 0.0
     aggregate: Aggregate = "token-mean"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"entropy", "minibatch"})
+
     def __post_init__(self) -> None:
         checks = {
             f"quantile is {self.quantile}; it must lie between 0 and 1": 0 <= self.quantile <= 1,
@@ -51,11 +53,6 @@ class HeterogeneousObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Entropies, and all tokens of an optimiser step, among which each has its place."""
-        return frozenset({"entropy", "minibatch"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed.

@@ -1,6 +1,7 @@
 """Regression of each step's log-ratio onto its advantage."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class LogRatioRegressionObjective:
     step_token: int | None = None
     aggregate: Aggregate = "sequence-mean-token-sum"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
+
     def __post_init__(self) -> None:
         checks = {
             f"beta is {self.beta}; it must be above 0": self.beta > 0,
@@ -34,11 +37,6 @@ class LogRatioRegressionObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """The reference, against which the ratio is taken."""
-        return frozenset({"reference"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name.

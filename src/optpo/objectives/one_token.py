@@ -1,6 +1,7 @@
 """Supervised learning as reinforcement learning of one token at a time."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class OneTokenObjective:
     seed: int = 0
     aggregate: Aggregate = "token-mean"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+
     def __post_init__(self) -> None:
         checks = {
             f"draws is {self.draws}; it must be 0 (the expectation) or more": self.draws >= 0,
@@ -35,11 +38,6 @@ class OneTokenObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """What other tokens might have been drawn."""
-        return frozenset({"logits"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name.

@@ -1,7 +1,7 @@
 """Preference by pairs: every rollout of a question against every other."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class PairwiseObjective:
     partner: Literal["ratio", "one"] = "ratio"
     aggregate: Aggregate = "sum"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"minibatch"})
+
     def __post_init__(self) -> None:
         checks = {
             f"clip is {self.clip}; it must be above 0 and below 1": 0 < self.clip < 1,
@@ -41,11 +43,6 @@ class PairwiseObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Both rollouts of a pair in one batch."""
-        return frozenset({"minibatch"})
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,), whose sum is the mean over groups, and token metrics (C,) by name."""

@@ -1,6 +1,7 @@
 """Supervised learning on the rollouts kept."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,10 +16,7 @@ class SupervisedObjective:
 
     aggregate: Aggregate = "token-mean"
 
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,); no metrics."""

@@ -1,6 +1,7 @@
 """The policy gradient with truncated importance weights."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,8 @@ class TruncatedObjective:
     clip_high: float = 4.0
     aggregate: Aggregate = "token-mean"
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         checks = {
             f"clip_low is {self.clip_low}; it must lie between 0 and 1": 0 <= self.clip_low <= 1,
@@ -29,11 +32,6 @@ class TruncatedObjective:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
 
     def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Token losses (C,) and token metrics (C,) by name, to be weighted and summed."""

@@ -47,7 +47,7 @@ _SHIPPED = {
     "select": {
         "decided": "optpo.selection.decided:DecidedSelection",
         "agreeing": "optpo.selection.decided:AgreeingSelection",
-        "all": "optpo.selection.informative:AnySelection",
+        "all": "optpo.selection.decided:AnySelection",
     },
     "advantage": {
         "centred": "optpo.advantages.centred:CentredAdvantage",

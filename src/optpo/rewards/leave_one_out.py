@@ -1,7 +1,7 @@
 """What a rollout's vote did for the clarity of the vote as a whole."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,10 +26,7 @@ class LeaveOneOutReward:
 
     statistic: Literal["snr", "entropy"] = "snr"
 
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the votes."""
-        return frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Rewards (R,) float32."""

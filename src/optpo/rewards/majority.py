@@ -1,6 +1,7 @@
 """The reward of test-time training: did a rollout vote with the consensus?"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,16 +27,13 @@ class MajorityReward:
 
     minority_penalty: float = 0.0
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         if not 0 <= self.minority_penalty < float("inf"):
             raise SettingsError(
                 [f"minority_penalty is {self.minority_penalty}; it must be 0 or more"]
             )
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the votes."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Rewards (R,) float32."""

@@ -1,7 +1,7 @@
 """Selective labels: a positive one only where the vote is clear, negative ones for stray answers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class SelectiveReward:
     entropy_weight: float = 0.1
     others: Literal["zero", "none"] = "zero"
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"entropy"})
+
     def __post_init__(self) -> None:
         shares = {
             "positive_share": self.positive_share,
@@ -53,11 +55,6 @@ class SelectiveReward:
             problems.append(f"entropy_weight is {self.entropy_weight}; it must be 0 or more")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Token entropies, for the negative labels."""
-        return frozenset({"entropy"})
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Rewards (R,) float32."""

@@ -1,6 +1,7 @@
 """Every answer is a label, weighted by its share of the vote."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class ShareWeightReward:
     penalty: float = 1.0
     question_power: float = 0.0
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         amounts = {
             "power": self.power,
@@ -53,11 +56,6 @@ class ShareWeightReward:
             problems.append(f"consensus is {self.consensus}; it must lie between 0 and 1")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the votes."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Rewards (R,) float32."""

@@ -1,7 +1,7 @@
 """A soft reward: how many of the other rollouts gave the same answer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -44,14 +44,11 @@ class SoftShareReward:
     floor: int = 8
     undecided: Literal["soft", "none"] = "soft"
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         if self.floor < 2:
             raise SettingsError([f"floor is {self.floor}; it must be 2 votes or more"])
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the votes."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Rewards (R,) float32 in [0, 1]."""

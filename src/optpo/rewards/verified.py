@@ -1,6 +1,7 @@
 """The reward of training with a verifier: what it gave."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,10 +13,7 @@ from optpo.needs import Need
 class VerifiedReward:
     """The score that a verifier gave a rollout; not a number where none did."""
 
-    @property
-    def needs(self) -> frozenset[Need]:
-        """A verifier's scores."""
-        return frozenset({"score"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"score"})
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Rewards (R,) float32."""

@@ -1,7 +1,7 @@
-"""Which rollouts are trained on: those of questions whose verdict teaches something."""
+"""Which rollouts are trained on: all with a reward, those that can be compared, or the good ones."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -28,13 +28,10 @@ class DecidedSelection:
     limit: int = 0
     by: Literal["reward", "score"] = "reward"
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         _check(self.limit)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the rewards: scores are there where they make the rewards."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
@@ -57,17 +54,34 @@ class AgreeingSelection:
 
     limit: int = 0
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         _check(self.limit)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the rewards."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Keep mask (R,) bool."""
         return first_of_group(batch, self.limit) & (rewards > 0)
+
+
+@dataclass(frozen=True)
+class AnySelection:
+    """The first `limit` rollouts (0: all) of every question, where they have a reward.
+
+    For advantages whose baseline is not the group's: with those a group of one, and one whose
+    rewards are all equal, teaches something.
+    """
+
+    limit: int = 0
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __post_init__(self) -> None:
+        _check(self.limit)
+
+    def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
+        """Keep mask (R,) bool."""
+        return first_of_group(batch, self.limit) & ~rewards.isnan()
 
 
 def _check(limit: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class BudgetShape:
     context: int = 4096
     form: Literal["paper", "code"] = "paper"
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         checks = {
             f"budgets are {list(self.budgets)}; there must be one or more, each from 1 and below "
@@ -44,11 +46,6 @@ class BudgetShape:
         }
         if problems := [problem for problem, holds in checks.items() if not holds]:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside lengths and indices."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Rewards (R,) in the dtype of `rewards`; one that is not a number stays so."""

@@ -1,6 +1,7 @@
 """Rewards as they are."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,10 +13,7 @@ from optpo.needs import Need
 class NoShape:
     """No shaping."""
 
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing."""
-        return frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """The rewards, (R,)."""

@@ -1,6 +1,7 @@
 """A price on rollouts that come near the length limit."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class OverlongShape:
     factor: float = 1.0
     floored: bool = True
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         problems = []
         if self.limit < 0:
@@ -39,11 +42,6 @@ class OverlongShape:
             problems.append(f"factor is {self.factor}; it must be 0 or more")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside the lengths."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Rewards (R,) in the dtype of `rewards`.

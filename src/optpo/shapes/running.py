@@ -1,7 +1,7 @@
 """Rewards on the scale of all rewards of the run so far."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,14 +27,11 @@ class RunningShape:
     form: Literal["normalise", "scale"] = "normalise"
     clip: float = 0.8
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments"})
+
     def __post_init__(self) -> None:
         if not self.clip >= 0:
             raise SettingsError([f"clip is {self.clip}; it must be 0 (off) or more"])
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """The moments of the rewards before this batch."""
-        return frozenset({"moments"})
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Rewards (R,) in the dtype of `rewards`."""

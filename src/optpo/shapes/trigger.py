@@ -1,14 +1,15 @@
 """Prices on thinking where it is not needed, and on not thinking where it is."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch, segment_mean, segment_sum
 from optpo.errors import SettingsError
+from optpo.masks.decision import decision_mask
 from optpo.needs import Need
-from optpo.selection.decision_mask import decision_mask
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TriggerShape:
     ill_formed: float = 1.0
     easy_share: float = 0.5
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
     def __post_init__(self) -> None:
         problems = [
             f"{name} is {value}; it must be 0 or more"
@@ -57,11 +60,6 @@ class TriggerShape:
             problems.append(f"easy_share is {self.easy_share}; it must lie between 0 and 1")
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """Nothing beside tokens, votes and rewards."""
-        return frozenset()
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:
         """Rewards (R,) in the dtype of `rewards`."""
