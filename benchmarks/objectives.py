@@ -38,8 +38,7 @@ from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.divergence import DivergenceObjective
 from optpo.objectives.token_batch import TokenBatch
 from optpo.objectives.truncated import TruncatedObjective
-from optpo.training.gradient import Objective
-from optpo.training.stages import Advantage
+from optpo.training.stages import Advantage, Objective
 
 QUESTIONS, GROUP, LONGEST = 128, 8, 2048
 

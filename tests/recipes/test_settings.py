@@ -21,7 +21,7 @@ from optpo.recipes import build_settings, settings_from_mapping, settings_to_map
 from optpo.sampling.engine import SampleSettings
 from optpo.selection.decided import AgreeingSelection, DecidedSelection
 from optpo.training.settings import DataSettings, LoraSettings, ModelSettings, RunSettings
-from optpo.training.update import UpdateSettings
+from optpo.training.update_settings import UpdateSettings
 from optpo.voting import FixedRule, OptpoRule
 
 

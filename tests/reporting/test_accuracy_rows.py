@@ -1,6 +1,7 @@
 """The table of mean@k, pass@k and maj@k."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,23 +55,25 @@ def test_an_evaluation_is_told_with_its_intervals(run_directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("verified", "said"),
     [
-        (("majority", "majority"), "training sees the labels that the vote chose"),
-        (("verified", "verified"), "Rollouts are rewarded by a verifier."),
-        (("verified", "majority"), "elsewhere by the labels that the vote chose"),
-        (("gone", None), "training sees the labels that the vote chose"),
+        ((False, False), "training sees the labels that the vote chose"),
+        ((True, True), "Rollouts are rewarded by a verifier."),
+        ((True, False), "elsewhere by the labels that the vote chose"),
     ],
 )
 def test_the_report_says_what_rewards_rollouts(
-    run_directory: Path, other_run_directory: Path, parts: tuple[str, str], said: str
+    run_directory: Path,
+    other_run_directory: Path,
+    verified: tuple[bool, bool],
+    said: str,
 ) -> None:
     """A verifier or the vote, run by run, and both tables of accuracies."""
     runs = []
-    for directory, part in zip((run_directory, other_run_directory), parts, strict=True):
+    for directory, by_verifier in zip((run_directory, other_run_directory), verified, strict=True):
         run = read_run(directory)
-        config = {**run.config, "reward": {"part": part}}
-        runs.append(type(run)(**{**vars(run), "config": config}))
+        scored = {"scored_share": 1.0} if by_verifier else {}
+        runs.append(replace(run, steps=tuple({**row, **scored} for row in run.steps)))
     page = render(tracks(runs))
     assert said in page
     assert page.count("mean@k, pass@k and maj@k") == 2

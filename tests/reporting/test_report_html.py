@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +18,7 @@ from optpo.reporting.html import write_report
 
 HOSTILE = "<script>alert('x')</script>"
 SECTIONS = ("accuracy", "votes", "calibration", "ledger", "training")
+PARTS = ("verified", "all", "centred", "clipped")
 ONE_RUN = ("questions", "guards", "settings")
 
 
@@ -268,3 +272,23 @@ def test_many_runs_have_their_own_marks_and_strokes(run_directory: Path) -> None
     assert len({track.mark for track in runs}) == 30
     # Six colours in four dashes: the first 24 runs differ to the eye.
     assert len({(track.colour, str(track.dash)) for track in runs[:24]}) == 24
+
+
+def test_a_report_needs_no_torch(run_directory: Path, tmp_path: Path, one: str) -> None:
+    """Of a run with all parts named: read where a run may be looked at, but not trained."""
+    config = (run_directory / "config.yaml").read_text(encoding="utf-8")
+    stages = ("reward", "select", "advantage", "objective")
+    run = tmp_path / "run"
+    shutil.copytree(run_directory, run)
+    parts = [f"{stage}: {{part: {part}}}\n" for stage, part in zip(stages, PARTS, strict=True)]
+    (run / "config.yaml").write_text(config.replace("objective:", "was:") + "".join(parts))
+    page = tmp_path / "page.html"
+    code = (
+        "import pathlib, sys\nsys.modules['torch'] = None\n"
+        "from optpo.reporting.html import write_report\n"
+        "write_report([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", code, run, page]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert page.stat().st_size > len(one) / 2

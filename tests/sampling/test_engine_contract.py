@@ -182,10 +182,11 @@ def test_versions_are_true(open_engine, tiny):
 
 
 def test_closing_drops_what_is_in_flight(open_engine):
-    """And may be done twice."""
+    """Nothing comes back after it, and it may be done twice."""
     with open_engine(max_new_tokens=20, rows=4) as engine:
         for request in requests_of(20):
             engine.submit(request)
         engine.poll()
         engine.close()
         engine.close()
+        assert engine.poll() == []

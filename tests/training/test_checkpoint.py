@@ -10,7 +10,8 @@ from optpo.objectives.clipped import ClippedObjective
 from optpo.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from optpo.training.gradient import StepTargets
 from optpo.training.policy import Policy
-from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
+from optpo.training.update import behaviour, make_optimizer, update
+from optpo.training.update_settings import UpdateSettings
 
 SETTINGS = UpdateSettings(learning_rate=1e-3, value_learning_rate=1e-2)
 

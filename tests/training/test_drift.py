@@ -8,9 +8,10 @@ import torch
 from optpo.data import embedded_model_path
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
-from optpo.training.drift import PROBE_TOKENS, Probe, drifts, take_probes
+from optpo.training.drift import PROBE_TOKENS, drifts, take_probes
 from optpo.training.loading import load_policy
 from optpo.training.policy import Policy
+from optpo.training.prompt_state import Probe
 from optpo.training.settings import ModelSettings
 
 PROMPTS = {"short": (5, 6, 7), "long": (8, 9)}

@@ -19,7 +19,8 @@ from optpo.objectives.supervised import SupervisedObjective
 from optpo.training.distributed import ALONE
 from optpo.training.gradient import StepTargets, accumulate
 from optpo.training.policy import Policy
-from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
+from optpo.training.update import behaviour, make_optimizer, update
+from optpo.training.update_settings import UpdateSettings
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optpo.training.drift import Probe
-from optpo.training.prompt_state import PromptState, PromptStore, is_audited, questions_of_step
+from optpo.training.prompt_state import (
+    Probe,
+    PromptState,
+    PromptStore,
+    is_audited,
+    questions_of_step,
+)
 
 NAMES = [f"q{n}" for n in range(12)]
 

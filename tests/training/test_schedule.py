@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optpo.training.schedule import learning_rate_factor
-from optpo.training.update import UpdateSettings
+from optpo.training.update_settings import UpdateSettings
 
 
 def factors(total, **settings):

@@ -12,7 +12,8 @@ from optpo.objectives.critic import CriticLoss
 from optpo.objectives.supervised import SupervisedObjective
 from optpo.training.gradient import StepTargets
 from optpo.training.policy import Policy
-from optpo.training.update import UpdateSettings, behaviour, make_optimizer, update
+from optpo.training.update import behaviour, make_optimizer, update
+from optpo.training.update_settings import UpdateSettings
 
 AGGREGATES = ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
 

@@ -2,8 +2,7 @@
 
 from optpo.data import AnswerClasses, AnswerSettings
 from optpo.sampling.ballot import Ballot
-from optpo.training.drift import Probe
-from optpo.training.prompt_state import PromptStore
+from optpo.training.prompt_state import Probe, PromptStore
 from optpo.training.visits import Visit, carried_votes, remember_visit
 from optpo.voting import OptpoRule, Tally, VoteTracker
 

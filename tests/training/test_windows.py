@@ -6,9 +6,9 @@ from optpo.errors import SettingsError
 from optpo.recipes import build_settings
 from optpo.sampling.engine import SampleSettings
 from optpo.training.engines import open_voter
-from optpo.training.prompt_state import PromptStore
+from optpo.training.prompt_state import Partial, PromptStore
 from optpo.training.settings import RunSettings
-from optpo.training.windows import Partial, sample_window
+from optpo.training.windows import sample_window
 from tests.training.runs import VERIFIED, QuietView, run
 
 WINDOWED = [*VERIFIED, "allocate.votes=2", "window=12", "steps=4"]

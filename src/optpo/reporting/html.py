@@ -180,12 +180,7 @@ def _claim(run: RunData) -> str:
 
 def _verified(run: RunData) -> bool:
     """Whether a verifier rewards the run's rollouts, where else votes do."""
-    settings = run.config.get("reward")
-    name = settings.get("part") if isinstance(settings, Mapping) else None
-    try:
-        return "score" in part_class("reward", name)().needs
-    except (SettingsError, TypeError, AttributeError):
-        return False
+    return any(number(row, "scored_share") is not None for row in run.steps)
 
 
 def _fact(run: RunData, name: str) -> str:

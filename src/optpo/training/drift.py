@@ -1,7 +1,7 @@
 """How far the policy has moved on a question since its last visit, measured on stored rollouts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,17 +11,10 @@ from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
 from optpo.training.distributed import ALONE, Processes
 from optpo.training.policy import Policy
+from optpo.training.prompt_state import Probe
 
 PROBE_TOKENS = 256
 """Of a longer rollout only so many are stored and scored."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The begin of a rollout, and its log-probs (nats) under the policy that cast its vote."""
-
-    tokens: tuple[int, ...]
-    logps: tuple[float, ...]
 
 
 def take_probes(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,28 +12,7 @@ from optpo.objectives.aggregate import Aggregate, token_weights
 from optpo.objectives.token_batch import TokenBatch
 from optpo.training.distributed import Processes, whole
 from optpo.training.policy import Policy, Scored, completion_places
-
-
-class Loss(Protocol):
-    """A loss a token: an objective's, or one that may be added to any objective's."""
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """What it asks for beside ratio and advantages."""
-        ...
-
-    def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Token losses and token metrics, (C,) each."""
-        ...
-
-
-class Objective(Loss, Protocol):
-    """A loss a token, and how token losses are weighted."""
-
-    @property
-    def aggregate(self) -> Aggregate:
-        """How token losses become one number."""
-        ...
+from optpo.training.stages import Loss, Objective
 
 
 @dataclass(frozen=True)

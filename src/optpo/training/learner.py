@@ -14,11 +14,11 @@ from optpo.data import Question
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
-from optpo.training.drift import Probe, drifts, take_probes
+from optpo.training.drift import drifts, take_probes
 from optpo.training.gradient import StepTargets
 from optpo.training.judge import Entropies, judge, judge_greedy
 from optpo.training.policy import Policy
-from optpo.training.prompt_state import PromptStore
+from optpo.training.prompt_state import Probe, PromptStore
 from optpo.training.reference import guide_logps, reference_logps
 from optpo.training.sampler import Sampled
 from optpo.training.schedule import learning_rate_factor

@@ -6,8 +6,23 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
-from optpo.training.drift import Probe
-from optpo.training.windows import Partial
+
+@dataclass(frozen=True)
+class Probe:
+    """The begin of a rollout, and its log-probs (nats) under the policy that cast its vote."""
+
+    tokens: tuple[int, ...]
+    logps: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A rollout that is not at its end: what was sampled so far, and each token's log-prob then."""
+
+    prompt_id: str
+    index: int
+    tokens: tuple[int, ...] = ()
+    logps: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

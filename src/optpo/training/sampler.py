@@ -17,10 +17,10 @@ from optpo.training.drift import drifts, take_probes
 from optpo.training.evaluation import adopted, take_votes_of_all
 from optpo.training.judge import judge
 from optpo.training.policy import Policy
-from optpo.training.prompt_state import PromptStore, is_audited, next_in_turn
+from optpo.training.prompt_state import Partial, PromptStore, is_audited, next_in_turn
 from optpo.training.settings import RunSettings
 from optpo.training.visits import Visit, carried_votes, remember_visit
-from optpo.training.windows import Partial, sample_window
+from optpo.training.windows import sample_window
 from optpo.voting import FixedRule
 
 Progress = Callable[[str, int, int], None]

@@ -2,7 +2,7 @@
 
 import math
 
-from optpo.training.update import UpdateSettings
+from optpo.training.update_settings import UpdateSettings
 
 
 def learning_rate_factor(settings: UpdateSettings, done: int, total: int) -> float:

@@ -19,11 +19,10 @@ from optpo.sampling.scheduler import Schedule, schedule_problems
 from optpo.sampling.weights import VoteWeight, weight_problems
 from optpo.selection.decided import DecidedSelection
 from optpo.shapes.none import NoShape
-from optpo.training.gradient import Objective
 from optpo.training.guards import GuardSettings
 from optpo.training.prompts import PrioritizedPrompts, Prompts, UniformPrompts
-from optpo.training.stages import Advantage, Mask, Reward, Selection, Shape
-from optpo.training.update import UpdateSettings
+from optpo.training.stages import Advantage, Mask, Objective, Reward, Selection, Shape
+from optpo.training.update_settings import UpdateSettings
 from optpo.voting import FixedRule, OptpoRule, StoppingRule, VoteTracker
 
 

@@ -1,4 +1,4 @@
-"""What a part must offer to fill a stage; those of the objective and the prompts stand beside it."""
+"""What a part must offer to fill a stage; that of the prompts stands beside them."""
 
 from typing import Protocol
 
@@ -6,6 +6,8 @@ from torch import Tensor
 
 from optpo.batch import RolloutBatch
 from optpo.needs import Need
+from optpo.objectives.aggregate import Aggregate
+from optpo.objectives.token_batch import TokenBatch
 
 
 class Reward(Protocol):
@@ -65,4 +67,26 @@ class Mask(Protocol):
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
         """Whether each completion token does, (C,) bool."""
+        ...
+
+
+class Loss(Protocol):
+    """A loss a token: an objective's, or one that may be added to any objective's."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it asks for beside ratio and advantages."""
+        ...
+
+    def __call__(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Token losses and token metrics, (C,) each."""
+        ...
+
+
+class Objective(Loss, Protocol):
+    """A loss a token, and how token losses are weighted."""
+
+    @property
+    def aggregate(self) -> Aggregate:
+        """How token losses become one number."""
         ...

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
-from optpo.training.drift import Probe
-from optpo.training.prompt_state import PromptStore
+from optpo.training.prompt_state import Probe, PromptStore
 from optpo.voting import VoteTracker, remember
 
 

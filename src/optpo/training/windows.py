@@ -1,24 +1,15 @@
 """Rollouts that take several steps: a window of tokens a step (T-PPO, 2506.15050)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from optpo.errors import EngineError
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
 from optpo.sampling.engine import Completion, Request, stream_seed
 from optpo.sampling.voter import Voter
+from optpo.training.prompt_state import Partial
 from optpo.voting import FixedRule
-
-
-@dataclass(frozen=True)
-class Partial:
-    """A rollout that is not at its end: what was sampled so far, and each token's log-prob then."""
-
-    prompt_id: str
-    index: int
-    tokens: tuple[int, ...] = ()
-    logps: tuple[float, ...] = ()
 
 
 def sample_window(
