@@ -20,7 +20,7 @@ from optpo.training.judge import Entropies, judge, judge_greedy
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import Probe, PromptStore
 from optpo.training.reference import guide_logps, reference_logps
-from optpo.training.sampler import Sampled
+from optpo.training.sampled import Sampled
 from optpo.training.schedule import learning_rate_factor
 from optpo.training.settings import RunSettings
 from optpo.training.step_rows import (

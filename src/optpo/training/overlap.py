@@ -5,7 +5,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Event
 from types import TracebackType
 
-from optpo.training.sampler import Progress, Sampled, Sampler
+from optpo.training.sampled import Sampled
+from optpo.training.sampler import Progress, Sampler
 
 
 class Ahead:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from optpo.batch import pack
@@ -18,45 +18,15 @@ from optpo.training.evaluation import adopted, take_votes_of_all
 from optpo.training.judge import judge
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import Partial, PromptStore, is_audited, next_in_turn
+from optpo.training.sampled import Sampled
 from optpo.training.settings import RunSettings
+from optpo.training.visit_scores import score_visits
 from optpo.training.visits import Visit, carried_votes, remember_visit
 from optpo.training.windows import sample_window
 from optpo.voting import FixedRule
 
 Progress = Callable[[str, int, int], None]
 """Told of a stage how many of its questions have a verdict, of how many."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A step's visits, in the order of its questions.
-
-    `scheduled` are all questions whose turn it was, those that rest too; `seconds` were spent on
-    the vote, without the audits; `occupancies` say how full each process's engine was then.
-    `tokens_prefill` are prompt tokens that were computed. `gap` is the largest difference in nats
-    between a log-prob that the engine recorded and the sampling policy's own, where those took its
-    place. `partials` are rollouts that go on at the next step, `begun` the turn of the next question.
-    """
-
-    step: int
-    scheduled: tuple[str, ...]
-    visits: tuple[Visit, ...]
-    seconds: float
-    occupancies: tuple[Occupancy, ...]
-    tokens_prefill: int
-    gap: float = 0.0
-    partials: tuple[Partial, ...] = ()
-    begun: int = 0
-
-    @property
-    def ballots(self) -> list[Ballot]:
-        """The vote of each visit."""
-        return [visit.ballot for visit in self.visits]
-
-    @property
-    def tokens_greedy(self) -> int:
-        """Tokens of the greedy rollouts."""
-        return sum(len(visit.greedy.tokens) for visit in self.visits if visit.greedy is not None)
 
 
 class Sampler:
@@ -112,7 +82,7 @@ class Sampler:
             if names:
                 asked, occupancy = self._ask(step, names, progress)
                 if settings.prompts.most_refills:
-                    asked = self._scored(asked)
+                    asked = score_visits(self.scorer, asked)
                     teaching += self._informative(asked)
                 visits += asked
                 occupancies.append(occupancy)
@@ -230,37 +200,7 @@ class Sampler:
         Not in `sample`, which may run in a thread: functions of users may not be made for that.
         """
         goes_on = {(partial.prompt_id, partial.index) for partial in own.partials}
-        return replace(own, visits=tuple(self._scored(own.visits, goes_on)))
-
-    def _scored(
-        self, visits: Sequence[Visit], goes_on: Collection[tuple[str, int]] = ()
-    ) -> list[Visit]:
-        """The visits with scores, all asked for at once; those that have them stay as they are."""
-        new = [visit for visit in visits if visit.scores is None]
-        if self.scorer is None or not new:
-            return list(visits)
-        ended = [
-            rollout
-            for visit in new
-            for rollout in visit.ballot.rollouts
-            if (rollout.prompt_id, rollout.index) not in goes_on
-        ]
-        greedy = [visit.greedy for visit in new if visit.greedy is not None]
-        given = iter(self.scorer.score(ended))
-        of_greedy = iter(self.scorer.score(greedy) if greedy else ())
-        return [
-            visit
-            if visit.scores is not None
-            else replace(
-                visit,
-                scores=tuple(
-                    None if (rollout.prompt_id, rollout.index) in goes_on else next(given)
-                    for rollout in visit.ballot.rollouts
-                ),
-                greedy_score=next(of_greedy, None),
-            )
-            for visit in visits
-        ]
+        return replace(own, visits=tuple(score_visits(self.scorer, own.visits, goes_on)))
 
     def _informative(self, visits: Sequence[Visit]) -> int:
         """How many of these questions have rewards that differ."""
@@ -288,7 +228,8 @@ class Sampler:
             purpose="memory",
             on_verdict=lambda done, total: progress("first values", done, total),
         )
-        return self._adopted(self.processes.gather(self._scored([Visit(b) for b in ballots])))
+        own = score_visits(self.scorer, [Visit(ballot) for ballot in ballots])
+        return self._adopted(self.processes.gather(own))
 
     def gather(self, own: Sampled) -> Sampled:
         """The step as all processes sampled it; its seconds and gap are the largest of theirs."""
