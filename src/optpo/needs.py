@@ -15,6 +15,7 @@ Need = Literal[
     "shortest",
     "quantiles",
     "moments",
+    "entropies",
 ]
 """Each says where the part then finds it.
 
@@ -24,10 +25,10 @@ guide: `token_values["reference"]` and ["guide"], log-probs under the policy bef
 under `model.guide`. entropy: `token_values["entropy"]` of the policy's next-token distribution, in
 nats, when the step began. logits: `TokenBatch.logits`. minibatch: the objective sees all tokens of
 an optimiser step at once. tracked, shortest, quantiles and moments: `question_values` that a memory
-part keeps (see `optpo.memory`).
+part keeps (see `optpo.memory`). entropies: what it keeps for `entropy_temperature`.
 """
 
-MEMORIES: tuple[Need, ...] = ("tracked", "shortest", "quantiles", "moments")
+MEMORIES: tuple[Need, ...] = ("tracked", "shortest", "quantiles", "moments", "entropies")
 """Needs that a memory part of the same name meets."""
 
 FROM_THE_RUN = frozenset(get_args(Need)) - {*MEMORIES}

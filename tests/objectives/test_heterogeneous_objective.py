@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optpo.entropy_places import entropy_places, entropy_scale
 from optpo.errors import SettingsError
 from optpo.objectives.clipped import ClippedObjective
-from optpo.objectives.heterogeneous import HeterogeneousObjective, entropy_places
+from optpo.objectives.heterogeneous import HeterogeneousObjective
 from optpo.objectives.token_batch import TokenBatch
 
 
@@ -22,6 +23,10 @@ RATIOS = double(1, 1, 1.2, 1, 1.2, 0.85, 1, 1, 1, 1)
 OBJECTIVE = HeterogeneousObjective()
 
 
+def places_of(entropies, quantile=0.8):
+    return entropy_places(entropies, entropy_scale(entropies, quantile))
+
+
 def token_batch(entropies=ENTROPIES, ratios=RATIOS, advantages=None):
     advantages = torch.ones_like(ratios) if advantages is None else advantages
     return TokenBatch(ratios.log(), 0 * ratios, advantages, entropies=entropies)
@@ -29,12 +34,12 @@ def token_batch(entropies=ENTROPIES, ratios=RATIOS, advantages=None):
 
 def test_places():
     """Log-entropy from the quantile's .40, scaled on either side to -1 and to 1."""
-    assert torch.allclose(entropy_places(ENTROPIES, 0.8), PLACES, atol=5e-5)
+    assert torch.allclose(places_of(ENTROPIES), PLACES, atol=5e-5)
 
 
 def test_clips_by_place():
     """D: decided tokens have a wider lower clip, undecided ones a wider upper clip."""
-    low, high = OBJECTIVE.clips(entropy_places(ENTROPIES, 0.8))
+    low, high = OBJECTIVE.clips(places_of(ENTROPIES))
     lows = double(0.3624, 0.3127, 0.2752, 0.2, 0.2, 0.4, 0.3404, 0.2376, 0.2, 0.3029)
     highs = double(0.28, 0.28, 0.28, 0.28, 0.56, 0.28, 0.28, 0.28, 0.4567, 0.28)
     assert torch.allclose(low, lows, atol=5e-5)
@@ -43,7 +48,7 @@ def test_clips_by_place():
 
 def test_advantages_by_place():
     """C: with A = 1, decided tokens inside the inner range weigh less, undecided ones outside more."""
-    places = entropy_places(ENTROPIES, 0.8)
+    places = places_of(ENTROPIES)
     intended = double(0.1879, 0.4363, 1, 1, 2, 1, 0.2978, 0.8121, 1, 0.4857)
     result = OBJECTIVE.redistributed(torch.ones(10).double(), RATIOS, places)
     assert torch.allclose(result, intended, atol=5e-5)
@@ -53,7 +58,7 @@ def test_decided_tokens_have_their_sign():
     """The published code divides by a negative number: no place is below 0, so no lower clip ever
     widens and no decided token is ever held back. That is kept as an option only."""
     published = HeterogeneousObjective(places="published")
-    places = entropy_places(ENTROPIES, 0.8).abs()
+    places = places_of(ENTROPIES).abs()
     low, high = published.clips(places)
     assert bool((low == 0.2).all())
     assert int((high > 0.28).sum()) == 9
@@ -61,7 +66,7 @@ def test_decided_tokens_have_their_sign():
     assert torch.allclose(result, double(1, 1, 1.3758, 1, 2, 2, 1, 1, 1, 1), atol=5e-5)
     # And the difference reaches the loss.
     assert not torch.allclose(published(token_batch())[0], OBJECTIVE(token_batch())[0])
-    assert bool((OBJECTIVE.clips(entropy_places(ENTROPIES, 0.8))[0] > 0.2).any())
+    assert bool((OBJECTIVE.clips(places_of(ENTROPIES))[0] > 0.2).any())
 
 
 def test_the_loss_by_hand():
@@ -98,7 +103,7 @@ def test_equal_entropies_make_it_the_clipped_objective():
 @given(st.lists(st.floats(0, 12), min_size=1, max_size=30), st.floats(0, 1))
 def test_places_are_bounded_ordered_and_finite(entropies, quantile):
     """Also with entropies of 0, of which the logarithm is minus infinity."""
-    places = entropy_places(double(*entropies), quantile)
+    places = places_of(double(*entropies), quantile)
     assert bool((places.abs() <= 1).all())
     order = double(*entropies).argsort()
     assert bool((places[order].diff() >= 0).all())

@@ -1,5 +1,7 @@
 """Draws: the right distribution, from the rollout's own stream alone, and honest about ties."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from optpo.entropy_places import LEAST_ENTROPY
 from optpo.sampling.draw import (
     LISTED_ABOVE,
     Noise,
@@ -41,6 +44,35 @@ def test_draws_follow_the_softmax(temperature):
     # A correct sampler falls below 1e-4 once in ten thousand seeds; this seed is fixed.
     assert chisquare(counts_of(draw.tokens, 7), expected).pvalue > 1e-4
     assert torch.allclose(draw.logps, probabilities.log()[draw.tokens].float(), atol=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [7, 2 * LISTED_ABOVE])
+def test_the_temperature_by_entropy(vocabulary):
+    """A row is drawn at 1 + strength * place of the temperature; its log-probs are at that one.
+
+    Of a scale from the least entropy over 0.1 nats to the most, an undecided row is at the upper end
+    and is drawn flatter, a decided one at the lower and sharper, one at the quantile as without.
+    """
+    generator = torch.Generator().manual_seed(4)
+    logits = 1.5 * torch.randn(vocabulary, generator=generator)
+    for shift, place in ((1.0, 1.0), (3.0, None), (2e2, -1.0)):
+        row = shift * logits
+        logps = (row.double() / 0.8).log_softmax(0)
+        entropy = float(-(logps.exp() * logps).nan_to_num().sum())
+        pivot = math.log(max(entropy, LEAST_ENTROPY)) if place is None else math.log(0.1)
+        by_entropy = torch.tensor([[0.4, math.log(LEAST_ENTROPY), pivot, math.log(0.2)]])
+        draw = draw_tokens(
+            row.expand(DRAWS, -1), Noise(streams, torch.zeros(DRAWS, dtype=torch.int64)),
+            SampleSettings(temperature=0.8), 1e-4, by_entropy.expand(DRAWS, -1),
+        )  # fmt: skip
+        expected = DRAWS * (logps / (1 + 0.4 * (place or 0))).softmax(0).numpy()
+        often = expected > 5
+        found = counts_of(draw.tokens, vocabulary)
+        assert np.abs(found[~often].sum() - expected[~often].sum()) < 5 * np.sqrt(DRAWS)
+        if often.sum() > 1:
+            scaled = expected[often] * found[often].sum() / expected[often].sum()
+            assert chisquare(found[often], scaled).pvalue > 1e-4
+        assert torch.allclose(draw.logps, logps[draw.tokens].float(), atol=1e-4)
 
 
 def test_draws_along_one_stream_follow_the_softmax():

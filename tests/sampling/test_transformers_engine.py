@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from transformers import (
 
 from optpo.errors import EngineError, ModelError
 from optpo.sampling import prompt_cache
-from optpo.sampling.engine import Request, SampleSettings, stream_seed
+from optpo.sampling.engine import EntropyTemperature, Request, SampleSettings, stream_seed
 from optpo.sampling.transformers_engine import TransformersEngine
 
 END_TOKENS = (2, 3, 4, 5, 6, 7)
@@ -166,6 +167,20 @@ def test_tokens_do_not_depend_on_the_batch(llama, settings):
     assert len({len(one) for one in tokens}) > 5
 
 
+def test_temperatures_by_entropy_do_not_depend_on_the_batch(llama):
+    """The same where each token has its own temperature; and log-probs are those of the settings'."""
+    plain = requests_of(600)
+    requests = [
+        replace(one, by_entropy=EntropyTemperature(0.5, -2.0, 0.5, 1.4) if place % 3 else None)
+        for place, one in enumerate(plain)
+    ]
+    tokens = assert_same_in_any_batch(llama, requests, alone=120, max_new_tokens=10)
+    drawn_plainly = tokens_of(run(engine_of(llama, rows=64, max_new_tokens=10), plain))
+    same = [one == other for one, other in zip(tokens, drawn_plainly, strict=True)]
+    assert all(same[::3]) and not all(same[1::3])
+    assert_log_probs_are_the_models_own(llama, {"temperature": 0.7}, requests)
+
+
 @pytest.mark.slow
 def test_tokens_do_not_depend_on_the_batch_in_ten_thousand_rollouts(llama):
     """The same over 10,000 rollouts, each by itself too; and over 600 longer ones. Near-ties
@@ -231,8 +246,8 @@ def test_repeated_draws_are_rare(llama):
     assert engine.repeated_draws < tokens / 1000
 
 
-def assert_log_probs_are_the_models_own(model, settings):
-    requests = requests_of(60)
+def assert_log_probs_are_the_models_own(model, settings, requests=None):
+    requests = (requests or requests_of(60))[:60]
     engine = engine_of(model, rows=16, top_p=0.9, max_new_tokens=60, **settings)
     temperature = settings["temperature"]
     for request, done in zip(requests, run(engine, requests), strict=True):

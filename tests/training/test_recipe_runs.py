@@ -17,6 +17,7 @@ from tests.training.runs import VERIFIED, QuietView, run
 
 REMEMBERING = (
     "spo-single-stream", "optpo-spo", "riskpo", "ppo-max", "hapo-history", "dapo-bytedance", "remax",
+    "hapo-heterogeneous",
 )  # fmt: skip
 OF_A_RECIPE = {
     "rto": [f"model.guide={embedded_model_path()}"],
@@ -74,6 +75,26 @@ def test_values_are_tracked_and_saved(tmp_path):
         assert 8 * 0.875**2 + 1.875 <= of["weight"] <= 8 * 0.96**2 + 1.96
         assert 0 <= of["value"] <= 1
     assert state["ledger"]["tokens_baseline"] > 8 * 8 * 10
+
+
+def test_the_temperature_follows_the_entropies_of_the_step_before(tmp_path):
+    """The first step has none to go by; evaluation and its log-probs keep to the plain one."""
+    steps = ["steps=2", "update.learning_rate=1e-12"]
+    plain, found = (
+        run(
+            tmp_path / str(strength),
+            *steps,
+            f"entropy_temperature={strength}",
+            recipe="hapo-heterogeneous",
+            small=VERIFIED,
+        )
+        for strength in (0, 0.5)
+    )
+    half = found.metrics[0]["rollouts"]
+    assert found.rollouts[:half] == plain.rollouts[:half]
+    texts = [[row["text"] for row in of.rollouts[half:]] for of in (plain, found)]
+    assert texts[0] != texts[1]
+    assert all(row["sampling_gap"] < 1e-4 for row in found.metrics)
 
 
 def test_questions_are_asked_until_enough_teach(tmp_path):
@@ -161,6 +182,12 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
         ("riskpo", ["memory.low=0.1"], "memory.low is 0.1, but advantage.low is 0.2"),
         ("spo-single-stream", ["overlap=1"], "overlap must be 0"),
         ("grpo", ["window=12"], "window needs advantage.cut hold"),
+        ("grpo", ["entropy_temperature=.1"], "memory.part must be entropies"),
+        ("hapo-heterogeneous", ["entropy_temperature=1"], "temperature is 1.0; it must be 0"),
+        ("hapo-heterogeneous", ["overlap=1"], "entropy_temperature needs engine.name"),
+        ("hapo-heterogeneous", ["engine.name=vllm"], "entropy_temperature needs engine.name"),
+        ("hapo-heterogeneous", ["sample.temperature=0"], "entropy_temperature needs engine.name"),
+        ("hapo-heterogeneous", ["memory.quantile=.5"], "they must agree"),
         ("spo-single-stream", ["prompts.part=uniform", "prompts.budgets=[9]"], "no drift can be"),
         ("remax", ["shape.part=overlong"], "shape.part must be none"),
     ],

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from optpo.entropy_places import entropy_places, entropy_scale
 from optpo.errors import SettingsError
 from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
@@ -13,7 +14,6 @@ from optpo.objectives.clipped import clipped_losses
 from optpo.objectives.sloped import sloped
 from optpo.objectives.token_batch import TokenBatch
 
-LEAST_ENTROPY = 1e-8
 """Below this, in nats, a token counts as decided: its logarithm would dwarf all others."""
 
 
@@ -61,7 +61,7 @@ class HeterogeneousObjective:
         """
         if batch.entropies is None:
             raise ValueError("advantages and clips by entropy need the entropies of the tokens")
-        places = entropy_places(batch.entropies, self.quantile)
+        places = entropy_places(batch.entropies, entropy_scale(batch.entropies, self.quantile))
         if self.places == "published":
             places = places.abs()
         ratio = (batch.logp.detach() - batch.logp_old).exp()
@@ -88,17 +88,3 @@ class HeterogeneousObjective:
         """Lower and upper clip of each token, (C,) twice, after part D."""
         widen = places if self.widen else torch.zeros_like(places)
         return self.clip_low * (1 - widen.clamp(max=0)), self.clip_high * (1 + widen.clamp(min=0))
-
-
-def entropy_places(entropies: Tensor, quantile: float) -> Tensor:
-    """Log-entropies (C,) from their quantile, scaled on either side to the farthest: -1 to 1.
-
-    The deviation that the paper divides by falls out of that scale. A side without any spread is 0.
-    """
-    logarithms = entropies.clamp(min=LEAST_ENTROPY).log()
-    # torch.quantile refuses more than 2^24 tokens; the entry at the quantile's floor is what it gives.
-    pivot = logarithms.sort().values[int(quantile * (len(logarithms) - 1))]
-    apart = logarithms - pivot
-    tiny = torch.finfo(apart.dtype).tiny
-    farthest = torch.where(apart > 0, apart.max(), -apart.min()).clamp(min=tiny)
-    return apart / farthest

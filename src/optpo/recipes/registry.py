@@ -27,6 +27,7 @@ _SHIPPED = {
         "shortest": "optpo.memory.shortest:ShortestMemory",
         "quantiles": "optpo.memory.quantiles:QuantileMemory",
         "moments": "optpo.memory.moments:MomentsMemory",
+        "entropies": "optpo.memory.entropies:EntropyMemory",
     },
     "reward": {
         "majority": "optpo.rewards.majority:MajorityReward",

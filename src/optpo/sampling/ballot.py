@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from optpo.rollout import Rollout
-from optpo.sampling.engine import Completion, Prompt
+from optpo.sampling.engine import Completion, EntropyTemperature, Prompt
 from optpo.sampling.weights import Weigh
 from optpo.voting import Decision, StoppingRule, Tally
 
@@ -33,7 +33,8 @@ class Ballot:
 
     `prompt` is for engines that make tokens themselves. `error` says why the engine refused the
     question; such a ballot ends without a decision. `variants` are other ways of asking: the rollout
-    of index i is asked for by the variant of number i modulo how many there are.
+    of index i is asked for by the variant of number i modulo how many there are. `by_entropy` is how
+    its rollouts are drawn, where the temperature is not the same for every token.
     """
 
     prompt_id: str
@@ -49,6 +50,7 @@ class Ballot:
     prompt: Prompt | None = None
     error: str | None = None
     variants: tuple[tuple[int, ...], ...] = ()
+    by_entropy: EntropyTemperature | None = None
 
     def prompt_of(self, index: int) -> tuple[int, ...]:
         """The tokens that the rollout of this index is asked for by."""

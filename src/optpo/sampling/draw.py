@@ -12,11 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optpo.entropy_places import entropy_places
 from optpo.sampling.engine import SampleSettings
 
 # In float32 the same row computed in another batch moves by some 1e-6 nats; a draw that is closer
 # than this to going the other way is repeated on logits computed for that row alone.
 FLOAT32_TOLERANCE = 1e-4
+
+# The temperature by entropy moves with the rounding too, and with it all scores.
+TEMPERED = 10
 
 # In a vocabulary larger than this the so many shortest times come as a list.
 LISTED_ABOVE = 1024
@@ -81,10 +85,17 @@ class Noise:
         return self._ahead[0]
 
 
-def draw_tokens(logits: Tensor, noise: Noise, settings: SampleSettings, tolerance: float) -> Draw:
+def draw_tokens(
+    logits: Tensor,
+    noise: Noise,
+    settings: SampleSettings,
+    tolerance: float,
+    by_entropy: Tensor | None = None,
+) -> Draw:
     """Draw one token a row, by times that are a function of (stream, position, token).
 
-    `logits` (rows, vocabulary) of any float type; `noise` is that of the rows.
+    `logits` (rows, vocabulary) of any float type; `noise` is that of the rows. `by_entropy` (rows, 4)
+    holds the fields of each row's `EntropyTemperature`, where there are any.
     Log-probs are at the temperature and before truncation; at temperature 0, of the untempered
     distribution. A draw is `close` if logits that differ by rounding, less than `tolerance` nats,
     could have given another token: the second-best was near, or the edge of a truncation.
@@ -95,6 +106,10 @@ def draw_tokens(logits: Tensor, noise: Noise, settings: SampleSettings, toleranc
         # A low temperature enlarges rounding with everything else.
         tolerance = tolerance / min(settings.temperature, 1.0)
     total = scores.logsumexp(-1, keepdim=True)
+    plain, plain_total = scores, total
+    if by_entropy is not None:
+        scores, tolerance = tempered(scores - total, by_entropy), TEMPERED * tolerance
+        total = scores.logsumexp(-1, keepdim=True)
     edges = edges_of(scores, total, settings, tolerance)
     if settings.temperature == 0:
         tokens, perturbed = None, scores.double()
@@ -112,8 +127,15 @@ def draw_tokens(logits: Tensor, noise: Noise, settings: SampleSettings, toleranc
         chosen = place
     else:
         close |= (own.gather(-1, place) < edges.certainly)[:, 0]
-    logps = (own.gather(-1, chosen) - total)[:, 0]
-    return Draw((chosen if tokens is None else tokens.gather(-1, chosen))[:, 0], logps, close)
+    token = chosen if tokens is None else tokens.gather(-1, chosen)
+    return Draw(token[:, 0], (plain.gather(-1, token) - plain_total)[:, 0], close)
+
+
+def tempered(logps: Tensor, by_entropy: Tensor) -> Tensor:
+    """Log-probs (rows, vocabulary) over each row's own temperature; see `EntropyTemperature`."""
+    entropies = -(logps.exp() * logps).nan_to_num_(0).sum(-1)
+    places = entropy_places(entropies, by_entropy[:, 1:])
+    return logps / (1 + by_entropy[:, :1] * places[:, None])
 
 
 def _contenders(

@@ -54,10 +54,25 @@ Prompt = str | tuple[ChatMessage, ...]
 
 
 @dataclass(frozen=True)
+class EntropyTemperature:
+    """A temperature a token: that of the settings times 1 + strength * place (HAPO, 2509.16591).
+
+    The place is that of the policy's entropy there on the scale from `least` over `quantile` to `most`,
+    logarithms of nats: see `entropy_places`.
+    """
+
+    strength: float
+    least: float
+    quantile: float
+    most: float
+
+
+@dataclass(frozen=True)
 class Request:
     """One rollout asked for: `stream` seeds its draws, `prompt_id` lets prefill be shared.
 
-    `prompt` is for engines that make tokens themselves; they need no `prompt_tokens`.
+    `prompt` is for engines that make tokens themselves; they need no `prompt_tokens`. `by_entropy` is
+    for the embedded engine alone; log-probs are still those at the temperature of the settings.
     """
 
     prompt_id: str
@@ -65,6 +80,7 @@ class Request:
     index: int
     stream: int
     prompt: Prompt | None = None
+    by_entropy: EntropyTemperature | None = None
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,9 @@ def submit_next(engine: Engine, ballot: Ballot, seed: int, version: int, purpose
     stream = stream_seed(seed, version, ballot.prompt_id, index, purpose)
     ballot.launched = index + 1
     tokens = ballot.prompt_of(index)
-    request = Request(ballot.prompt_id, tokens, index, stream, ballot.prompt)
-    return engine.submit(request)
+    return engine.submit(
+        Request(ballot.prompt_id, tokens, index, stream, ballot.prompt, ballot.by_entropy)
+    )
 
 
 class _Questions:

@@ -9,7 +9,7 @@ repeated on logits computed for that row by itself (`sampling/draw.py`).
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -207,7 +207,9 @@ class TransformersEngine:
 
     def _draw(self, logits: Tensor, rows: Sequence[_Row], noise: Noise) -> None:
         """Draw for these rows, the last of the active ones; those that end leave."""
-        draw = draw_tokens(logits, noise, self._settings, self._tolerance)
+        draw = draw_tokens(
+            logits, noise, self._settings, self._tolerance, _by_entropy(rows, logits.device)
+        )
         noise.move_on()
         self._next = (draw.tokens, noise) if len(rows) == len(self._active) else None
         # One transfer; float64 holds every token exactly.
@@ -249,10 +251,20 @@ class TransformersEngine:
         logits = self._model(input_ids=sequence, use_cache=False, logits_to_keep=1).logits[:, -1]
         stream = torch.tensor([row.request.stream], device=device)
         noise = Noise(stream, torch.tensor([len(row.tokens)], device=device))
-        return draw_tokens(logits, noise, self._settings, tolerance=0.0)
+        return draw_tokens(logits, noise, self._settings, 0.0, _by_entropy([row], device))
 
     def _leave(self, places: Sequence[int]) -> None:
         self._next = None
         self._cache.leave(places)
         for place in reversed(places):
             del self._active[place]
+
+
+def _by_entropy(rows: Sequence[_Row], device: torch.device) -> Tensor | None:
+    """The fields of the rows' temperatures by entropy, (rows, 4); strength 0 for one without."""
+    if all(row.request.by_entropy is None for row in rows):
+        return None
+    nothing = (0.0, 0.0, 0.0, 0.0)
+    each = (row.request.by_entropy for row in rows)
+    fields = [nothing if one is None else astuple(one) for one in each]
+    return torch.tensor(fields, device=device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from optpo.data import AnswerClasses, AnswerSettings, MathVerifier, same_answer
 from optpo.sampling.ballot import Ballot, Reader
 from optpo.sampling.budgeted import Budget, take_votes_within
-from optpo.sampling.engine import Engine, Prompt, SampleSettings
+from optpo.sampling.engine import Engine, EntropyTemperature, Prompt, SampleSettings
 from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.scheduler import Schedule, take_votes
 from optpo.sampling.weights import VoteWeight, weigh_by
@@ -57,10 +57,12 @@ class Voter:
         prompts: Mapping[str, tuple[int, ...]],
         carried: Mapping[str, Mapping[str, float]] | None = None,
         variants: Mapping[str, tuple[tuple[int, ...], ...]] | None = None,
+        by_entropy: EntropyTemperature | None = None,
     ) -> list[Ballot]:
         """A ballot a question, empty but for the votes by answer that are carried over.
 
-        `variants` are the ways of asking that its rollouts take in turn, where there are several.
+        `variants` are the ways of asking that its rollouts take in turn, where there are several;
+        `by_entropy` is the temperature that they are drawn at, where it is not the same for all tokens.
         """
         ballots = []
         for name, tokens in prompts.items():
@@ -71,7 +73,9 @@ class Voter:
                 votes[number] = votes.get(number, 0.0) + count
             tally = Tally(carried=tuple(votes.values()))
             ways = (variants or {}).get(name, ())
-            ballots.append(Ballot(name, tokens, classes, tally, variants=ways))
+            ballots.append(
+                Ballot(name, tokens, classes, tally, variants=ways, by_entropy=by_entropy)
+            )
         return ballots
 
     def text_ballots(self, prompts: Mapping[str, Prompt]) -> list[Ballot]:
@@ -92,6 +96,7 @@ class Voter:
             list(ballot.rollouts),
             prompt=ballot.prompt,
             variants=ballot.variants,
+            by_entropy=ballot.by_entropy,
         )
 
     def vote(

@@ -8,8 +8,10 @@ from itertools import islice
 
 from optpo.batch import pack
 from optpo.data import Scorer
+from optpo.memory.entropies import NAMES as ENTROPIES
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
+from optpo.sampling.engine import EntropyTemperature
 from optpo.sampling.occupancy import Occupancy
 from optpo.sampling.voter import Voter
 from optpo.training.distributed import ALONE, Processes
@@ -127,7 +129,7 @@ class Sampler:
         moved = drifts(self.policy, self.prompts, probes)
         carried = carried_votes(self.store, tracker, moved)
         asked = {name: self.prompts[name] for name in names}
-        ballots = self.voter.ballots(asked, carried, self.variants)
+        ballots = self.voter.ballots(asked, carried, self.variants, self._by_entropy())
         occupancy = self.voter.vote(
             ballots,
             settings.allocate,
@@ -150,6 +152,13 @@ class Sampler:
             for ballot in ballots
         ]
         return visits, occupancy
+
+    def _by_entropy(self) -> EntropyTemperature | None:
+        """The temperature by the entropies of the step before; none where there was no such step."""
+        strength, notes = self.settings.entropy_temperature, self.store.notes
+        if strength == 0 or not all(name in notes for name in ENTROPIES):
+            return None
+        return EntropyTemperature(strength, *(notes[name] for name in ENTROPIES))
 
     def _sample_window(self, step: int) -> Sampled:
         """Go on with the rollouts that are not at their end, and begin new ones in free places.

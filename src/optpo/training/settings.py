@@ -118,6 +118,7 @@ _MEMORY_OF = {
     "shortest": "shortest",
     "quantiles": "quantiles",
     "moments": "moments",
+    "entropies": "entropies",
 }
 """The memory parts that meet a need."""
 
@@ -127,6 +128,7 @@ _SAME = (
     ("context", ("shape", "advantage")),
     ("height", ("shape", "advantage")),
     ("think_token", ("shape", "mask")),
+    ("quantile", ("memory", "objective")),
     ("step_token", ("advantage", "objective")),
     *((name, ("memory", "advantage")) for name in ("questions", "low", "high", "pairing", "seed")),
 )
@@ -156,6 +158,11 @@ class RunSettings:
 
     A run ends after `steps`, or after the step by which it has sampled `most_tokens` (0: no limit) to
     vote, to compare with and to train.
+
+    `entropy_temperature` raises the sampling temperature by up to this share where the policy is
+    undecided and lowers it as much where it is decided, by the entropies of the step before (HAPO,
+    2509.16591); evaluation, greedy rollouts and the log-probs that the objective sees keep to
+    `sample.temperature`.
 
     `window` tokens of every rollout are sampled a step (0: whole rollouts); what is not at its end is
     trained on as far as it has come and goes on at the next step, by the policy of then.
@@ -189,6 +196,7 @@ class RunSettings:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     audit: float = 0.05
     overlap: Literal[0, 1] = 0
+    entropy_temperature: float = 0.0
     window: int = 0
     checkpoint_every: int = 1
     trackers: tuple[str, ...] = ()
@@ -207,6 +215,17 @@ class RunSettings:
             f"tracker.most_kept is {self.tracker.most_kept}, but the allocate part takes no carried "
             f"votes: {self.allocate.refuses.get('carried')}": (
                 self.tracker.most_kept == 0 or "carried" not in self.allocate.refuses
+            ),
+            f"entropy_temperature is {self.entropy_temperature}; it must be 0 (off) or more, and below "
+            "1": 0 <= self.entropy_temperature < 1,
+            "entropy_temperature needs engine.name transformers, sample.temperature above 0, window 0 "
+            "and overlap 0": (
+                self.entropy_temperature == 0
+                or (
+                    self.engine.name == "transformers"
+                    and self.sample.temperature > 0
+                    and self.window == self.overlap == 0
+                )
             ),
             f"window is {self.window}; it must be 0 (off) or divide sample.max_new_tokens": (
                 self.window == 0
@@ -263,7 +282,9 @@ class RunSettings:
         asking = (
             self.reward, self.shape, self.select, self.advantage, self.objective, self.penalty,
         )  # fmt: skip
-        return frozenset().union(*(part.needs for part in asking))
+        by_entropy: frozenset[Need] = frozenset({"entropy", "entropies"})
+        sampling = by_entropy if self.entropy_temperature else frozenset()
+        return sampling.union(*(part.needs for part in asking))
 
     @property
     def learns_from_gold(self) -> bool:
