@@ -10,6 +10,7 @@ Need = Literal[
     "guide",
     "entropy",
     "logits",
+    "heads",
     "minibatch",
     "tracked",
     "shortest",
@@ -23,9 +24,10 @@ score: `RolloutBatch.scores`, what a verifier gave. greedy: `question_values["gr
 the greedy rollout. critic: `token_values["value"]`, and a value head that is trained. reference and
 guide: `token_values["reference"]` and ["guide"], log-probs under the policy before training and
 under `model.guide`. entropy: `token_values["entropy"]` of the policy's next-token distribution, in
-nats, when the step began. logits: `TokenBatch.logits`. minibatch: the objective sees all tokens of
-an optimiser step at once. tracked, shortest, quantiles and moments: `question_values` that a memory
-part keeps (see `optpo.memory`). entropies: what it keeps for `entropy_temperature`.
+nats, when the step began. logits: `TokenBatch.logits`. heads: `TokenBatch.head_tokens` and
+`head_logps`, as many a token as the objective's `top` says. minibatch: the objective sees all tokens
+of an optimiser step at once. tracked, shortest, quantiles and moments: `question_values` that a
+memory part keeps (see `optpo.memory`). entropies: what it keeps for `entropy_temperature`.
 """
 
 MEMORIES: tuple[Need, ...] = ("tracked", "shortest", "quantiles", "moments", "entropies")

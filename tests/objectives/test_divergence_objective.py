@@ -1,5 +1,8 @@
 """DPPO: which tokens keep their gradient."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -83,7 +86,71 @@ def test_a_certain_token_has_a_finite_divergence(dtype):
     assert float(divergence.min()) >= -1e-6
 
 
-@pytest.mark.parametrize("wrong", [{"bound_low": 0}, {"bound_high": -1}, {"cap": 0.5}])
+def moved_logits(seed, rows=40, vocabulary=12):
+    """Logits of an old and of a new policy, and a token drawn a row."""
+    generator = torch.Generator().manual_seed(seed)
+    old = 2 * torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
+    new = old + 0.5 * torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
+    return old, new, torch.randint(0, vocabulary, (rows,), generator=generator)
+
+
+def headed(old, new, tokens, top, advantages=None):
+    """What the objective sees of them."""
+    logps_old, logits = old.log_softmax(-1), new.clone().requires_grad_()
+    heads = logps_old.topk(top, dim=-1)
+    at = tokens[:, None]
+    return TokenBatch(
+        logits.log_softmax(-1).gather(-1, at)[:, 0], logps_old.gather(-1, at)[:, 0],
+        torch.ones(len(tokens)).double() if advantages is None else advantages,
+        logits=logits, head_tokens=heads.indices, head_logps=heads.values,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("divergence", ["variation", "kl"])
+def test_the_divergence_over_the_likeliest_tokens(divergence):
+    """Of the likeliest token alone it is the binary one; it grows with every token that is told from
+    the rest; over all but one it is that of the whole distributions."""
+    old, new, _ = moved_logits(1)
+    likeliest = old.argmax(-1)
+    found = [
+        DivergenceObjective(divergence=divergence, top=top).of_heads(
+            headed(old, new, likeliest, top)
+        )
+        for top in range(1, 12)
+    ]
+    p_old, p_new = old.softmax(-1), new.softmax(-1)
+    if divergence == "kl":
+        whole = (p_old * (p_old / p_new).log()).sum(-1)
+        batch = headed(old, new, likeliest, 1)
+        binary = binary_divergence(batch.logp.detach(), batch.logp_old)
+    else:
+        whole = (p_old - p_new).abs().sum(-1) / 2
+        binary = (p_old - p_new).gather(-1, likeliest[:, None])[:, 0].abs()
+    assert torch.allclose(found[0], binary)
+    assert torch.allclose(found[-1], whole)
+    for fewer, more in pairwise(found):
+        assert bool((more >= fewer - 1e-12).all())
+
+
+def test_the_token_drawn_says_which_way():
+    """Beyond the bound a token is held back only where its advantage pushes it further; without a
+    distribution of the old policy, which is then the policy itself, none is."""
+    old, new, tokens = moved_logits(2)
+    objective = DivergenceObjective(bound_low=0.05, bound_high=0.05, top=4)
+    for sign in (1.0, -1.0):
+        batch = headed(old, new, tokens, 4, torch.full((len(tokens),), sign).double())
+        masked = objective(batch)[1]["mask_share"].bool()
+        away = (batch.logp.detach() - batch.logp_old) * sign > 0
+        assert masked.equal(away & (objective.of_heads(batch) > 0.05))
+        assert 0 < int(masked.sum()) < len(tokens)
+        itself = replace(batch, head_tokens=None, head_logps=None)
+        assert not objective(itself)[1]["mask_share"].any()
+    assert objective.needs == {"logits", "heads"}
+    with pytest.raises(ValueError, match="logits"):
+        objective(replace(batch, logits=None))
+
+
+@pytest.mark.parametrize("wrong", [{"bound_low": 0}, {"bound_high": -1}, {"cap": 0.5}, {"top": -1}])
 def test_settings_out_of_range_are_refused(wrong):
     """Each setting names itself and its range."""
     with pytest.raises(SettingsError, match=next(iter(wrong))):

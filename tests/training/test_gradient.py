@@ -139,6 +139,18 @@ def test_entropies_are_those_of_the_logits(policy, ragged_batch):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [3, 10_000])
+def test_heads_are_the_likeliest_tokens(policy, ragged_batch, count):
+    """Pass by pass, as over all logits at once; all tokens where the vocabulary has fewer."""
+    policy.pass_tokens = 30
+    tokens, logps = policy.heads(ragged_batch, count)
+    scored = policy.score(ragged_batch, torch.arange(ragged_batch.rollouts))
+    logits = scored.logits.log_softmax(-1)
+    expected = logits.sort(dim=-1, descending=True).values[:, :count]
+    assert torch.allclose(logps, expected, atol=1e-5)
+    assert torch.allclose(logits.gather(-1, tokens), logps, atol=1e-5)
+
+
 EVERY = [
     ClippedObjective(aggregate="sequence-mean-token-mean"),
     BalancedObjective(),

@@ -77,6 +77,19 @@ def test_values_are_tracked_and_saved(tmp_path):
     assert state["ledger"]["tokens_baseline"] > 8 * 8 * 10
 
 
+def test_a_divergence_over_the_likeliest_tokens_trains(tmp_path):
+    """The old policy's distribution is there to measure it by once the policy has moved."""
+    narrow = ["steps=1", "objective.bound_low=1e-4", "objective.bound_high=1e-4"]
+    recipe = {"recipe": "dppo-divergence", "small": VERIFIED}
+    binary, of_heads = (
+        run(tmp_path / str(top), *narrow, f"objective.top={top}", **recipe).metrics[0]
+        for top in (0, 8)
+    )
+    assert 0 < binary["mask_share"] < 1
+    assert 0 < of_heads["mask_share"] < 1
+    assert binary["mask_share"] != of_heads["mask_share"]
+
+
 def test_the_temperature_follows_the_entropies_of_the_step_before(tmp_path):
     """The first step has none to go by; evaluation and its log-probs keep to the plain one."""
     steps = ["steps=2", "update.learning_rate=1e-12"]
@@ -188,6 +201,7 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
         ("hapo-heterogeneous", ["engine.name=vllm"], "entropy_temperature needs engine.name"),
         ("hapo-heterogeneous", ["sample.temperature=0"], "entropy_temperature needs engine.name"),
         ("hapo-heterogeneous", ["memory.quantile=.5"], "they must agree"),
+        ("dppo-divergence", ["objective.top=4", "overlap=1"], "not kept, so overlap must be 0"),
         ("spo-single-stream", ["prompts.part=uniform", "prompts.budgets=[9]"], "no drift can be"),
         ("remax", ["shape.part=overlong"], "shape.part must be none"),
     ],

@@ -17,6 +17,8 @@ class TokenBatch:
     belongs to (none: all to one).
     `entropies` are those of the policy when the step began, `tokens` (C,) int64 what was sampled, and
     `logits` (C, V), with gradient, what it was sampled from: there where the objective asks for them.
+    `head_tokens` (C, K) int64 are the likeliest tokens of the behaviour policy, `head_logps` (C, K) its
+    log-probs of them (none: it is the policy itself).
     """
 
     logp: Tensor
@@ -31,6 +33,8 @@ class TokenBatch:
     entropies: Tensor | None = None
     tokens: Tensor | None = None
     logits: Tensor | None = None
+    head_tokens: Tensor | None = None
+    head_logps: Tensor | None = None
 
     @property
     def token_rollouts(self) -> Tensor:

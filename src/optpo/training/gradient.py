@@ -17,7 +17,7 @@ from optpo.training.stages import Loss, Objective
 
 @dataclass(frozen=True)
 class StepTargets:
-    """What stays fixed during a step, (C,) float32 each; see `TokenBatch` for their meaning.
+    """What stays fixed during a step, (C,) float32 but for heads; see `TokenBatch` for their meaning.
 
     `logp_old` none: the behaviour policy is the policy itself at its only pass over the batch.
     `taught` (C,) bool are the tokens that the policy learns from (none: all); the critic learns from
@@ -31,6 +31,8 @@ class StepTargets:
     values_old: Tensor | None = None
     returns: Tensor | None = None
     entropies: Tensor | None = None
+    head_tokens: Tensor | None = None
+    head_logps: Tensor | None = None
     taught: Tensor | None = None
     longest: int = 0
     critic_only: bool = False
@@ -196,4 +198,6 @@ def _at(
         entropies=take(targets.entropies),
         tokens=batch.completion_tokens[places].to(logp.device),
         logits=scored.logits if "logits" in needs else None,
+        head_tokens=take(targets.head_tokens),
+        head_logps=take(targets.head_logps),
     )

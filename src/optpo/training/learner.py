@@ -219,6 +219,10 @@ class Learner:
                 f"{tuple(batch.logps.shape)}"
             )
         advantages = advantages.masked_fill(~taught, 0)
+        head_tokens = head_logps = None
+        if logp_old is not None and "heads" in settings.needs:
+            top = getattr(settings.objective, "top", 0)
+            head_tokens, head_logps = self.policy.heads(batch, top, self.processes)
         targets = StepTargets(
             advantages=advantages,
             logp_old=logp_old,
@@ -226,6 +230,8 @@ class Learner:
             values_old=values,
             returns=returns,
             entropies=batch.token_values.get("entropy"),
+            head_tokens=head_tokens,
+            head_logps=head_logps,
             taught=taught,
             longest=batch.longest,
             critic_only=step <= settings.update.critic_warmup,

@@ -193,6 +193,27 @@ class Policy:
         processes.sum(entropies)
         return entropies
 
+    @torch.no_grad()
+    def heads(
+        self, batch: RolloutBatch, count: int, processes: Processes = ALONE
+    ) -> tuple[Tensor, Tensor]:
+        """The likeliest tokens at each completion token and their log-probs, (C, count) on the CPU.
+
+        Fewer where the vocabulary has fewer.
+        """
+        size = int(batch.lengths.sum())
+        count = min(count, self.model.config.get_text_config().vocab_size)
+        tokens, logps = torch.zeros(size, count, dtype=torch.int64), torch.zeros(size, count)
+        passes = list(self.passes(batch, torch.arange(batch.rollouts)))
+        for rollouts, counts in processes.equal_share(passes):
+            likeliest = self.score(batch, rollouts).logits.log_softmax(-1).topk(count, dim=-1)
+            if counts:
+                places = completion_places(batch, rollouts)
+                tokens[places], logps[places] = likeliest.indices.cpu(), likeliest.values.cpu()
+        processes.sum(tokens)
+        processes.sum(logps)
+        return tokens, logps
+
     def passes(self, batch: RolloutBatch, rollouts: Tensor) -> Iterator[Tensor]:
         """Cut rollouts into forward passes of at most `pass_tokens` tokens (or one rollout).
 

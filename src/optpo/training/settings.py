@@ -251,6 +251,8 @@ class RunSettings:
             "the baseline is of rewards as they are, so shape.part must be none": (
                 isinstance(self.shape, NoShape) or not {"greedy", "tracked"} & self.needs
             ),
+            "the objective asks for the distributions that rollouts were sampled from, which are not "
+            "kept, so overlap must be 0": self.overlap == 0 or "heads" not in self.needs,
             "prompts are drawn by what the update before has left, so overlap must be 0": (
                 self.overlap == 0 or not isinstance(self.prompts, PrioritizedPrompts)
             ),
