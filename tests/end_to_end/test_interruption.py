@@ -44,6 +44,8 @@ def test_a_killed_run_ends_like_one_never_stopped(
             assert process.returncode == 0, process.stderr.read() if process.stderr else ""
             assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
             finished += 1
+            # The machine may be faster now than when it was timed.
+            length *= 0.7
             (tmp_path / "killed").rename(tmp_path / f"finished{finished}")
         begun = (tmp_path / "killed" / "config.yaml").exists()
         arguments = ["resume", "killed"] if begun else [*settings[:2], "killed", *settings[3:]]
