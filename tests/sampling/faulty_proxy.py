@@ -173,8 +173,8 @@ class FaultyProxy:
 
 
 async def left(reader):
-    """Wait until the other side has closed; reads nothing."""
-    while not reader.at_eof():
+    """Wait until the other side has closed, or broken off with bytes unread; reads nothing."""
+    while not reader.at_eof() and reader.exception() is None:
         await asyncio.sleep(0.005)
 
 

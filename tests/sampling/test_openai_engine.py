@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -86,7 +87,7 @@ def test_text_and_messages_are_questions_too(model):
         engine.submit(Request("b", (), 0, 1, (ChatMessage("user", "w8"), ChatMessage("x", "w9"))))
         first, second = poll_all(engine).values()
         assert first.tokens == second.tokens
-        assert [len(body["messages"]) for body in server.requests[-2:]] == [1, 2]
+        assert sorted(len(body["messages"]) for body in server.requests[-2:]) == [1, 2]
 
 
 def test_cancelling_closes_the_stream(model):
@@ -96,7 +97,7 @@ def test_cancelling_closes_the_stream(model):
         long = next(n for n in range(99) if len(model_tokens(model, f"w{n + 8}", 5)) == 12)
         handles = [engine.submit(question(f"w{long + 8}", stream=5)) for _ in range(3)]
         deadline = time.monotonic() + 30
-        while server.running < 3 or engine._outstanding[handles[0]].tokens < 2:
+        while min(engine._outstanding[handle].tokens for handle in handles) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         assert engine.cancel(handles[0]) == 2
@@ -209,9 +210,8 @@ def test_retry_after_holds_back_everybody(model):
         came.clear()
         refused = True
         first = engine.submit(question("w8"))
-        while not came:
+        while not engine._dispatch._not_before:
             time.sleep(0.005)
-        time.sleep(0.1)
         second = engine.submit(question("w9"))
         assert poll_all(engine).keys() == {first, second}
     assert len(came) == 3 and came[1] - came[0] >= 0.99
@@ -256,14 +256,14 @@ def test_patience_ends_once_nothing_has_come_for_that_long(model):
     """Spoken of once before; the error says what went wrong, and that waiting longer is a setting."""
     notices = []
     state, answer = refusing(500)
-    settings = {"patience_seconds": 1.0, "server": {"answer": answer}}
+    settings = {"patience_seconds": 4.0, "server": {"answer": answer}}
     with serving(model, on_notice=notices.append, **settings) as (_, engine):
         state["armed"] = True
         for request in requests_of(9):
             engine.submit(request)
         with pytest.raises(EngineError, match=r"HTTP 500: no.*patience_seconds"):
             poll_all(engine)
-    assert len(notices) == 1 and "waiting for the server for up to 1 s" in notices[0]
+    assert len(notices) == 1 and "waiting for the server for up to 4 s" in notices[0]
     assert len(state["asked"]) > 9
 
 
@@ -294,18 +294,33 @@ def test_an_endpoint_that_never_works_fails_soon_with_one_message(model, stage):
             hold.wait(30)
         return (500, {}, b"oh") if stage == "fails" else (200, {}, b"<html>hello</html>")
 
-    before, notices = threading.active_count(), []
+    notices = []
     server = ModelServer(model, answer=answer)
     url = server.url
     if stage == "refuses connections":
         server.close()
     with pytest.raises(EngineError) as caught:
-        endpoint = Endpoint(url, start_seconds=0.5, backoff_seconds=0.05)
+        endpoint = Endpoint(url, start_seconds=3.0, backoff_seconds=0.05)
         open_endpoint(endpoint, SETTINGS, notices.append)
     hold.set()
     server.close()
-    assert f"did not work within 0.5 s. {url}" in str(caught.value)
-    assert len(notices) == (stage != "hangs") and threading.active_count() <= before
+    assert f"did not work within 3 s. {url}" in str(caught.value)
+    assert len(notices) == (stage != "hangs") and not threads_of_engines()
+
+
+def interrupt_within(function):
+    """Send SIGINT to this process once its main thread is within a function of this name."""
+    frame = None
+    while frame is None:
+        time.sleep(0.005)
+        frame = sys._current_frames()[threading.main_thread().ident]
+        while frame is not None and frame.f_code.co_name != function:
+            frame = frame.f_back
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def threads_of_engines():
+    return [thread for thread in threading.enumerate() if thread.name == "optpo-endpoint"]
 
 
 def test_waiting_can_be_interrupted(model):
@@ -322,10 +337,12 @@ def test_waiting_can_be_interrupted(model):
         handle = engine.submit(question("w8"))
         # A test run that is itself in the background ignores the signal.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            engine.poll()
-        signal.signal(signal.SIGINT, before)
+        try:
+            threading.Thread(target=interrupt_within, args=("poll",)).start()
+            with pytest.raises(KeyboardInterrupt):
+                engine.poll()
+        finally:
+            signal.signal(signal.SIGINT, before)
         hold.set()
         assert poll_all(engine).keys() == {handle}
 
@@ -367,8 +384,8 @@ def test_a_server_keeps_its_weights(model, tmp_path):
 
 def test_closing_lets_go_of_everything(model):
     """Streams, and the thread; a second time nothing happens."""
-    before = threading.active_count()
     with serving(model, server={"pace": 0.05}) as (server, engine):
+        assert threads_of_engines()
         for request in requests_of(20):
             engine.submit(request)
         while not server.running:
@@ -379,4 +396,4 @@ def test_closing_lets_go_of_everything(model):
         while server.running:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        assert engine.poll() == [] and threading.active_count() == before + 1
+        assert engine.poll() == [] and not threads_of_engines()
