@@ -152,14 +152,23 @@ def test_a_part_that_lacks_what_its_stage_calls_is_refused(other_packages) -> No
             "objective.prompts": "optpo.training.prompts:UniformPrompts",
             "memory.mask": "optpo.masks.none:NoMask",
             "mask.rule": "optpo.voting.fixed:FixedRule",
+            "prompts.rule": "optpo.voting.fixed:FixedRule",
+            "select.mask": "optpo.masks.none:NoMask",
         }
     )
     with pytest.raises(SettingsError) as caught:
-        build_settings("grpo", [], ["objective.part=prompts", "memory.part=mask", "mask.part=rule"])
+        build_settings(
+            "grpo",
+            [],
+            ["objective.part=prompts", "memory.part=mask", "mask.part=rule", "prompts.part=rule",
+             "select.part=mask"],
+        )  # fmt: skip
     found = "\n".join(sorted(caught.value.problems))
     assert re.search(r"part 'mask' .* must have gives and .* and remember to fill memory", found)
-    assert re.search(r"part 'prompts' .* must have needs and aggregate and __call__ to fill", found)
+    assert re.search(r"part 'prompts' .* must have aggregate and __call__ to fill", found)
     assert re.search(r"part 'rule' .* must have __call__ to fill mask", found)
+    assert re.search(r"part 'rule' .* must have needs and .* and choose to fill prompts", found)
+    assert re.search(r"part 'mask' .* must have needs to fill select", found)
 
 
 def test_unknown_recipe_names_the_nearest() -> None:

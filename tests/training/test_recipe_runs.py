@@ -189,6 +189,8 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
     ("recipe", "assignments", "message"),
     [
         ("grpo", ["advantage.centre=tracked"], "asks for 'tracked', .* memory.part must be values"),
+        ("grpo", ["prompts.part=prioritized"], "asks for 'tracked', .* memory.part must be values"),
+        ("spo-single-stream", ["advantage.centre=mean", "shape.part=overlong"], "must be none"),
         ("rto", [], "name it by model.guide"),
         ("hbpo", ["shape.budgets=[1]"], "prompts.budgets is"),
         ("adacot", ["mask.think_token=1"], "shape.think_token is 13, but mask.think_token is 1"),

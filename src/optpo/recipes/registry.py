@@ -81,10 +81,11 @@ _SHIPPED = {
 """Where each part lives, so that naming it loads nothing; the first of a stage is its default."""
 
 _OFFERED = {
+    "prompts": ("needs", "questions_per_step", "most_refills", "suffixes", "choose"),
     "memory": ("gives", "initial_rollouts", "forgets", "begin", "recall", "remember"),
     "reward": ("needs", "__call__"),
     "shape": ("needs", "__call__"),
-    "select": ("__call__",),
+    "select": ("needs", "__call__"),
     "advantage": ("needs", "__call__"),
     "mask": ("__call__",),
     "objective": ("needs", "aggregate", "__call__"),

@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from optpo.errors import SettingsError
+from optpo.needs import Need
 from optpo.selection.prioritized_draw import draw_questions
 from optpo.training.prompt_state import PromptStore, questions_of_step, rank
 
 
 class Prompts(Protocol):
     """Chooses the questions of a step, and how often it may choose more for the same step."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it reads of the questions' notes, which a memory part then keeps."""
+        ...
 
     @property
     def questions_per_step(self) -> int:
@@ -48,6 +54,7 @@ class UniformPrompts:
     budgets: tuple[int, ...] = ()
     sentence: str = "\nAnswer within {budget} tokens."
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
     most_refills: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +90,7 @@ class DynamicPrompts:
     questions_per_step: int = 16
     most_refills: int = 10
 
+    needs: ClassVar[frozenset[Need]] = frozenset()
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -115,6 +123,7 @@ class PrioritizedPrompts:
     questions_per_step: int = 0
     explore: float = 0.05
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"tracked"})
     most_refills: ClassVar[int] = 0
     suffixes: ClassVar[tuple[str, ...]] = ()
 

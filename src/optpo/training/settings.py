@@ -248,7 +248,7 @@ class RunSettings:
                 not self.prompts.suffixes
                 or (self.tracker.most_kept == 0 and not self.memory.forgets)
             ),
-            "the baseline is of rewards as they are, so shape.part must be none": (
+            "the baseline or the tracked value is of rewards as they are, so shape.part must be none": (
                 isinstance(self.shape, NoShape) or not {"greedy", "tracked"} & self.needs
             ),
             "the objective asks for the distributions that rollouts were sampled from, which are not "
@@ -282,7 +282,8 @@ class RunSettings:
     def needs(self) -> frozenset[Need]:
         """All that its parts ask for."""
         asking = (
-            self.reward, self.shape, self.select, self.advantage, self.objective, self.penalty,
+            self.prompts, self.reward, self.shape, self.select, self.advantage, self.objective,
+            self.penalty,
         )  # fmt: skip
         by_entropy: frozenset[Need] = frozenset({"entropy", "entropies"})
         sampling = by_entropy if self.entropy_temperature else frozenset()
