@@ -121,6 +121,18 @@ def test_the_scalar_form():
     assert notes["value"] == pytest.approx(2 - 5.5 / (rho * 5 + 1))
 
 
+def test_the_range_of_rewards():
+    """That of 0 and 1 while none lies outside; then the least and greatest of all visits and of the
+    initial rollouts, a question's own. What is missing is no reward."""
+    memory = ValueMemory()
+    begun = [memory.begin(some) for some in ([0, 1], [-1, 0.5], [2], [])]
+    notes = visit(memory, begun, [[1, 0.5], [-2], [0, math.nan], [3]])
+    notes = visit(memory, notes, [[0], [0], [math.nan], [-3]])
+    found = [(note["least"], note["greatest"]) for note in notes]
+    assert found == [(0, 1), (-2, 1), (0, 2), (-3, 3)]
+    assert [(note["least"], note["greatest"]) for note in begun[1:]] == [(-1, 1), (0, 2), (0, 1)]
+
+
 def test_a_flipped_reward_touches_its_question_alone():
     """The baseline is that before the step, and another question's notes do not change."""
     memory, past = ValueMemory(), [{"value": 0.4, "weight": 8.0}] * 2

@@ -79,6 +79,17 @@ def test_seed_and_step_change_the_draw():
     assert len(draws) == 3
 
 
+@pytest.mark.parametrize(("least", "greatest"), [(-1, 1), (0, 2), (-3, 1)])
+def test_values_are_read_between_the_least_and_the_greatest(least, greatest):
+    """Rewards of another range draw what those of 0 and 1 draw."""
+    values = [least + value * (greatest - least) for value in VALUES]
+    for step in range(200):
+        found = draw_questions(
+            IDS, values, 3, seed=0, step=step, least=float(least), greatest=float(greatest)
+        )
+        assert found == draw_questions(IDS, VALUES, 3, seed=0, step=step)
+
+
 def test_questions_that_teach_nothing_come_last():
     """Without exploration a solved and an unsolvable question are drawn only when none is left."""
     drawn = draw_questions("abcd", [1.0, 0.5, 0.0, 0.3], 4, seed=0, step=1, explore=0)
@@ -96,3 +107,5 @@ def test_what_cannot_be_drawn_from_is_refused():
         draw_questions(["a"], [math.nan], 1, seed=0, step=1)
     with pytest.raises(SettingsError, match=r"(?s)explore is -1.*count is -2"):
         draw_questions(["a"], [0.5], -2, seed=0, step=1, explore=-1)
+    with pytest.raises(SettingsError, match="least is 1"):
+        draw_questions(["a"], [0.5], 1, seed=0, step=1, least=1)

@@ -1,5 +1,7 @@
 """Which questions a step asks."""
 
+import json
+
 import pytest
 
 from optpo.data import ChatMessage, Question
@@ -50,6 +52,19 @@ def test_prioritized_prompts_prefer_the_uncertain():
     assert {*drawn} == {*NAMES}
     assert PrioritizedPrompts().choose(NAMES, store, 0, 1)[0] in NAMES
     assert sorted(PrioritizedPrompts().choose(NAMES, store, 0, 1)) == sorted(NAMES)
+
+
+def test_prioritized_prompts_read_a_value_by_the_rewards_of_the_run():
+    """With rewards of -1 and 1 the middle is 0; another question's rewards show that, also when
+    the store was saved and loaded."""
+    prompts, store = PrioritizedPrompts(questions_per_step=1), PromptStore()
+    middle, lost = {"value": 0.0}, {"value": -1.0, "least": -1.0, "greatest": 1.0}
+    for name in NAMES:
+        store.note(name, middle if name == "q3" else lost)
+    loaded = PromptStore.from_json(json.loads(json.dumps(store.to_json())))
+    drawn = [prompts.choose(NAMES, loaded, 0, step)[0] for step in range(1, 401)]
+    assert drawn.count("q3") / 400 == pytest.approx(0.55 / 1.1, abs=0.1)
+    assert drawn == [prompts.choose(NAMES, store, 0, step)[0] for step in range(1, 401)]
 
 
 def test_budgets_are_announced_behind_the_question():

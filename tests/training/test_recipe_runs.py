@@ -225,11 +225,11 @@ def test_a_run_ends_when_its_tokens_are_spent(tmp_path):
     assert all(total < most for total in totals[:-1])
 
 
-def scored(path, body, *assignments, recipe):
+def scored(path, body, *assignments, recipe, folder="run", view=None):
     """A run whose rollouts are scored by a function with this body, which sees its arguments."""
     (path / "own_rewards.py").write_text(f"def points(completions, **more):\n    {body}\n")
     chosen = [*assignments, "score.by=own_rewards:points"]
-    return run(path / "run", *chosen, recipe=recipe, small=VERIFIED)
+    return run(path / folder, *chosen, recipe=recipe, small=VERIFIED, view=view)
 
 
 @pytest.fixture
@@ -273,6 +273,18 @@ def test_what_goes_on_has_no_reward_yet(own_module):
     """Windows: the scorer sees rollouts that have ended or are at the limit, and only they count."""
     body = "return [1.0 if 'x' in c else 0.5 for c in completions]"
     found = scored(own_module, body, "allocate.votes=2", "window=12", "steps=2", recipe="t-ppo")
+def test_a_resumed_run_knows_the_range_of_its_rewards(own_module):
+    """With rewards of -1 and 1, those of the initial rollouts too, it draws the same questions."""
+    given = ("return [2 * (len(c) % 2) - 1 for c in completions]", "prompts.questions_per_step=3")
+    whole = scored(own_module, *given, recipe="spo-single-stream", folder="whole")
+    with pytest.raises(RuntimeError, match="switched off"):
+        scored(own_module, *given, recipe="spo-single-stream", view=QuietView(1))
+    (saved,) = (own_module / "run" / "checkpoints").iterdir()
+    states = json.loads((saved / "state.json").read_text())["prompts"]["questions"].values()
+    assert min(state["notes"]["least"] for state in states) == -1
+    assert scored(own_module, *given, recipe="spo-single-stream") == whole
+
+
     first = [row for row in found.rollouts if row["version"] == 0]
     assert all(row["reward"] == 0 for row in first if row["finish"] == "length")
     assert found.metrics[0]["reward"] in (None, 0.5)

@@ -13,7 +13,7 @@ from optpo.memory.protocol import Notes
 from optpo.needs import Need
 from optpo.voting import VoteTracker
 
-_NOTHING_KNOWN = {"value": 0.5, "weight": 1.0}
+_NOTHING_KNOWN = {"value": 0.5, "weight": 1.0, "least": 0.0, "greatest": 1.0}
 """One visit's worth of not knowing, as the published code begins without offline rollouts."""
 
 
@@ -24,7 +24,9 @@ class ValueMemory:
     A question has a value v and a weight N, how many rewards it stands for. After a visit with n
     rewards N <- rho N + n and v is their weighted mean: for rewards of 0 and 1 that is the Beta form
     with alpha = N v and beta = N (1 - v), for others the paper's scalar form. A question that brings
-    n rollouts brings all n; one without rewards stays as it was.
+    n rollouts brings all n; one without rewards stays as it was. Beside that are noted its least and
+    greatest reward, or 0 and 1 where those lie further out: `PrioritizedPrompts` reads the value
+    between them.
 
     rho is what `VoteTracker` keeps: 2^(-drift / half_drift) between `least_kept` and `most_kept`. Equal
     limits give the paper's constant rho, and then no drift is measured. At a first visit there is
@@ -76,7 +78,9 @@ class ValueMemory:
             return dict(_NOTHING_KNOWN)
         total, count = sum(rewards), len(rewards)
         mean = (total + 0.5) / (count + 1) if self.smoothed else total / count
-        return {"value": mean, "weight": 1 / (1 - self.least_kept)}
+        least, greatest = min(0.0, *rewards), max(1.0, *rewards)
+        weight = 1 / (1 - self.least_kept)
+        return {"value": mean, "weight": weight, "least": least, "greatest": greatest}
 
     def recall(self, past: Sequence[Notes], run: Notes) -> dict[str, Tensor]:
         """Each question's value as "tracked", (G,) float32."""
@@ -93,18 +97,20 @@ class ValueMemory:
         """Values and weights after the visit."""
         given, groups = ~rewards.isnan(), batch.groups
         counts = segment_sum(given.double(), groups, batch.group_count)
-        sums = segment_sum(rewards[given].double(), groups[given], batch.group_count)
+        new, new_groups = rewards[given].double(), groups[given]
+        sums = segment_sum(new, new_groups, batch.group_count)
+        least = _noted(past, "least").scatter_reduce(0, new_groups, new, "amin")
+        greatest = _noted(past, "greatest").scatter_reduce(0, new_groups, new, "amax")
         kept = [self._kept(notes, drift) for notes, drift in zip(past, drifts, strict=True)]
         before = torch.tensor(kept, dtype=torch.float64) * _noted(past, "weight")
         weights = before + counts
         values = (before * _noted(past, "value") + sums) / weights
+        noted = torch.stack([values, weights, least, greatest], dim=1).tolist()
         notes = [
-            {"value": value, "weight": weight, "visits": old.get("visits", 0) + 1}
+            {**dict(zip(_NOTHING_KNOWN, row, strict=True)), "visits": old.get("visits", 0) + 1}
             if count
             else dict(old)
-            for old, value, weight, count in zip(
-                past, values.tolist(), weights.tolist(), counts.tolist(), strict=True
-            )
+            for old, row, count in zip(past, noted, counts.tolist(), strict=True)
         ]
         return notes, dict(run)
 

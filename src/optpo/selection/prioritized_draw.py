@@ -18,13 +18,16 @@ def draw_questions(
     seed: int,
     step: int,
     explore: float = 0.05,
+    least: float = 0.0,
+    greatest: float = 1.0,
 ) -> list[int]:
     """Places in `ids` of `count` questions (all, where there are fewer), the first drawn first.
 
     Single-stream Policy Optimization's draw (2509.13232, item 8): without replacement, with weights
-    sqrt(v (1 - v)) + explore for a value v in [0, 1] (taken to its nearer end outside), None where a
-    question was never visited. Nothing is drawn from a posterior, although the published README
-    speaks of Thompson sampling; there, a question without a value is never drawn.
+    sqrt(v (1 - v)) + explore, v the place of a value between the `least` and the `greatest` that
+    there can be (outside, the nearer end); None where a question was never visited. Nothing is drawn
+    from a posterior, although the published README speaks of Thompson sampling; there, a question
+    without a value is never drawn.
 
     A pure function of its arguments, and of the set of questions rather than their order: each
     question has its own random number, and the smallest of -log(u) / weight are taken (Efraimidis and
@@ -32,13 +35,16 @@ def draw_questions(
 
     Raises:
         DataError: ids occur twice, or values are not one a question or not numbers.
-        SettingsError: `explore` or `count` is below 0.
+        SettingsError: `explore` or `count` is below 0, or `least` not below `greatest`.
     """
-    if problems := [
+    problems = [
         f"{name} is {value}; it must be 0 or more"
         for name, value in (("explore", explore), ("count", count))
         if not value >= 0
-    ]:
+    ]
+    if not least < greatest:
+        problems.append(f"least is {least}; it must be below greatest, {greatest}")
+    if problems:
         raise SettingsError(problems)
     if len(ids) != len(values) or len(set(ids)) != len(ids):
         raise DataError(
@@ -46,7 +52,8 @@ def draw_questions(
         )
     if wrong := [value for value in values if value is not None and math.isnan(value)]:
         raise DataError(f"{len(wrong)} values are not numbers")
-    weights = [draw_weight(value, explore) for value in values]
+    places = [None if value is None else (value - least) / (greatest - least) for value in values]
+    weights = [draw_weight(place, explore) for place in places]
     draws = [_uniform(seed, step, name) for name in ids]
     keys = [
         (-math.log(draw) / weight if weight > 0 else math.inf, draw)

@@ -116,8 +116,9 @@ class DynamicPrompts:
 class PrioritizedPrompts:
     """Questions whose outcome is most uncertain are drawn most often (SPO, 2509.13232, item 8).
 
-    The chance of a question is proportional to sqrt(v (1 - v)) + `explore`, v its tracked value; they
-    are drawn without replacement. 0 a step means all.
+    The chance of a question is proportional to sqrt(v (1 - v)) + `explore`, v the place of its
+    tracked value between the least and the greatest reward of all questions so far, those of 0 and 1
+    where none lies outside. They are drawn without replacement; 0 a step means all.
     """
 
     questions_per_step: int = 0
@@ -136,9 +137,17 @@ class PrioritizedPrompts:
 
     def choose(self, names: Sequence[str], store: PromptStore, seed: int, step: int) -> list[str]:
         """A weighted draw."""
-        values = [store[name].notes.get("value") for name in names]
-        count = self.questions_per_step or len(names)
-        chosen = draw_questions(names, values, count, seed=seed, step=step, explore=self.explore)
+        notes = [store[name].notes for name in names]
+        chosen = draw_questions(
+            names,
+            [of.get("value") for of in notes],
+            self.questions_per_step or len(names),
+            seed=seed,
+            step=step,
+            explore=self.explore,
+            least=min((of.get("least", 0.0) for of in notes), default=0.0),
+            greatest=max((of.get("greatest", 1.0) for of in notes), default=1.0),
+        )
         return [names[place] for place in chosen]
 
 
