@@ -85,7 +85,10 @@ def test_a_server_that_goes_away_loses_nothing(optpo_process, server, tmp_path: 
     assert "v.jsonl.journal holds what was sampled: the same call goes on" in failed.stderr
     kept = len((tmp_path / "v.jsonl.journal").read_text().splitlines()) - 1
     assert 0 < kept < needed
-    server.answer, before = None, len(server.requests)
+    server.answer = None
+    other = optpo_process(*call, "endpoint.api=completions")
+    assert (other.returncode, "endpoint.api was chat" in other.stderr) == (2, True)
+    before = len(server.requests)
     assert optpo_process(*call).returncode == 0
     assert verdicts(tmp_path / "v.jsonl") == verdicts(tmp_path / "whole.jsonl")
     # The probes of what the server can do, sixteen of them at once, and what was still missing.
@@ -127,3 +130,7 @@ def test_calls_that_cannot_work(optpo_process, server, tmp_path: Path) -> None:
     nobody = ["--endpoint", "http://127.0.0.1:9/v1", "--set", "endpoint.start_seconds=1"]
     done = optpo_process(*ASKED, *nobody)
     assert done.returncode == 1 and "http://127.0.0.1:9/v1" in done.stderr
+    done = optpo_process(*ASKED, *nobody, "--out", "v.jsonl")
+    assert (done.returncode, "the same call goes on" in done.stderr) == (1, False)
+    done = optpo_process(*ASKED, "--endpoint", server.url, "--out", "v.jsonl")
+    assert done.returncode == 0, done.stderr

@@ -83,6 +83,69 @@ def test_another_vote_does_not_touch_the_files(capsys, monkeypatch: pytest.Monke
     assert {file: file.read_bytes() for file in Path().glob("v.jsonl*")} == before
 
 
+@pytest.mark.parametrize("flag", ["--rollouts", "--record"])
+def test_only_files_of_the_vote_are_written_again(capsys, monkeypatch, flag: str) -> None:
+    """One that the interrupted call did not name is not overwritten; that call itself goes on."""
+    with monkeypatch.context() as patched:
+        fail_after(patched, 12, KeyboardInterrupt())
+        assert main([*CALL, "--out", "v.jsonl"]) == 130
+    Path("precious.jsonl").write_text("mine\n")
+    assert main([*CALL, "--out", "v.jsonl", flag, "precious.jsonl"]) == 2
+    assert f"other settings: {flag} was None" in capsys.readouterr().err
+    assert Path("precious.jsonl").read_text() == "mine\n"
+    assert main([*CALL, "--out", "v.jsonl"]) == 0
+
+
+def test_a_journal_without_rollouts_is_begun_anew(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that never sampled promises nothing; the corrected call works, whatever it changes, and
+    no file of another is touched by the second or the third try either."""
+    with monkeypatch.context() as patched:
+        fail_after(patched, 0, EngineError("no such model"))
+        assert main([*CALL, "--seed", "3", "--out", "v.jsonl"]) == 1
+    assert capsys.readouterr().err == "optpo: no such model\n"
+    Path("precious.jsonl").write_text("mine\n")
+    for _ in range(2):
+        assert main([*CALL, "--out", "v.jsonl", "--rollouts", "precious.jsonl"]) == 2
+        assert "--rollouts" in (told := capsys.readouterr().err) and "exists already" in told
+    assert Path("precious.jsonl").read_text() == "mine\n"
+    assert main([*CALL, "--out", "v.jsonl", "--rollouts", "rollouts.jsonl"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("model.chat=always", "model.chat was auto"),
+        ("model.precision=bfloat16", "precision was auto"),
+    ],
+)
+def test_rollouts_of_two_ways_to_ask_are_not_mixed(capsys, monkeypatch, changed, said) -> None:
+    """A setting that makes other rollouts of the same questions makes another vote."""
+    with monkeypatch.context() as patched:
+        fail_after(patched, 12, EngineError("the engine broke"))
+        assert main([*CALL, "--out", "v.jsonl"]) == 1
+    assert main([*CALL, changed, "--out", "v.jsonl"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out", "v.jsonl", "--record", "./v.jsonl"], "--out and --record are both"),
+        (
+            ["--out", "v.jsonl", "--rollouts", "r", "--record", "r"],
+            "--rollouts and --record are both",
+        ),
+        (["--out", "v", "--rollouts", "v.journal"], "--rollouts and the journal of --out are both"),
+        (["--rollouts", "-"], "--out and --rollouts are both -"),
+    ],
+)
+def test_two_outputs_in_one_file_are_refused(capsys, flags: list[str], said: str) -> None:
+    """Each would overwrite the other; nothing is made."""
+    assert main([*CALL, *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
 def test_a_line_that_a_kill_cut_off_is_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a line at the end of the journal is dropped; any other damage is named."""
     assert main([*CALL, "--out", "whole.jsonl"]) == 0

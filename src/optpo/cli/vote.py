@@ -72,6 +72,7 @@ class Vote(SettingsFlags):
 
     def run(self) -> None:
         """Vote, and say how it went."""
+        self._check_files()
         settings = self.settings() if self.endpoint is None else self._server_settings()
         budget = self._budget(settings.sample.max_new_tokens)
         from optpo.data import load_questions
@@ -80,17 +81,20 @@ class Vote(SettingsFlags):
         if self.out == "-":
             self._vote(settings, questions, budget)
             return
-        journal = f"{self.out}.journal"
+        from optpo.sampling.journal import holds_rollouts
+
+        journal = Path(f"{self.out}.journal").expanduser()
+        goes_on = f"{self.out}.journal holds what was sampled: the same call goes on"
         try:
-            self._vote(settings, questions, budget, Path(journal).expanduser())
+            self._vote(settings, questions, budget, journal)
         except KeyboardInterrupt:
-            raise RunStoppedError(
-                f"interrupted; {journal} holds what was sampled: the same call goes on"
-            ) from None
+            if not holds_rollouts(journal):
+                raise
+            raise RunStoppedError(f"interrupted; {goes_on}") from None
         except EngineError as error:
-            raise EngineError(
-                f"{error}\n{journal} holds what was sampled: the same call goes on"
-            ) from error
+            if not holds_rollouts(journal):
+                raise
+            raise EngineError(f"{error}\n{goes_on}") from error
 
     def _vote(
         self,
@@ -109,18 +113,19 @@ class Vote(SettingsFlags):
             journal = None
             about = _about(settings, questions, budget)
             # Another vote's files are not touched: an old journal is read before they are opened, a
-            # new one is begun after.
-            again = journal_path is not None and journal_path.exists()
-            if again and journal_path is not None:
+            # new one is begun after; what it names is written anew, and nothing else.
+            about |= {"--rollouts": _place(self.rollouts), "--record": _place(self.record)}
+            if journal_path is not None and journal_path.exists():
                 journal = stack.enter_context(open_journal(journal_path, about))
+            again = journal is not None and bool(journal.stored)
             write_verdict, write_rollout, write_record = (
                 stack.enter_context(open_lines(name, flag, again=again))
-                for name, flag in (
-                    (self.out, "--out"), (self.rollouts, "--rollouts"), (self.record, "--record"),
-                )
-            )  # fmt: skip
+                for flag, name in self._files().items()
+            )
             if journal is None and journal_path is not None:
                 journal = stack.enter_context(open_journal(journal_path, about))
+            if journal is not None:
+                journal.begin()
             view = stack.enter_context(open_view(sys.stderr))
             voter, ballots = _open(settings, questions, view.guard)
             if journal is not None:
@@ -160,6 +165,23 @@ class Vote(SettingsFlags):
         tell(json.dumps(summary) if self.json else in_words(summary))
         if refused:
             raise EngineError(_refusals(refused))
+
+    def _files(self) -> dict[str, str | None]:
+        """What is written, by flag."""
+        return {"--out": self.out, "--rollouts": self.rollouts, "--record": self.record}
+
+    def _check_files(self) -> None:
+        """Raise SettingsError where two files are one: each would overwrite the other."""
+        flags: dict[str, str] = {}
+        problems = []
+        for flag, name in {**self._files(), "the journal of --out": f"{self.out}.journal"}.items():
+            place = _place(name)
+            if place in flags:
+                problems.append(f"{flags[place]} and {flag} are both {place}; name two files")
+            elif place is not None:
+                flags[place] = flag
+        if problems:
+            raise SettingsError(problems)
 
     def _server_settings(self) -> "VoteSettings":
         """The settings of a vote against a server.
@@ -225,6 +247,11 @@ def _prompts(questions: "Sequence[Question]", template: str) -> "dict[str, Promp
     }
 
 
+def _place(name: str | None) -> str | None:
+    """The full path of what is written, the same for all its names."""
+    return name if name is None or name == "-" else str(Path(name).expanduser().resolve())
+
+
 def _about(
     settings: "Settings", questions: "Sequence[Question]", budget: "Budget | None"
 ) -> dict[str, Any]:
@@ -234,8 +261,10 @@ def _about(
     mapping = settings_to_mapping(settings)
     sample = {key: value for key, value in mapping["sample"].items() if key != "rows"}
     asked = json.dumps([[question.id, str(question.prompt)] for question in questions])
+    how = [("endpoint", "api"), ("model", "precision"), ("model", "chat")]
     return {
         "model": _model_name(settings),
+        **{f"{part}.{key}": mapping[part][key] for part, key in how if part in mapping},
         "questions": f"{len(questions)}, {blake2b(asked.encode(), digest_size=8).hexdigest()}",
         "template": settings.data.template,
         "answers": mapping["data"]["answers"],

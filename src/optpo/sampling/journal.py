@@ -25,8 +25,17 @@ class Journal:
 
     path: Path
     stored: StoredRollouts
+    _about: Mapping[str, Any]
     _stream: BinaryIO
     _lock: FileLock
+
+    def begin(self) -> None:
+        """Write down what the vote is about, unless the journal goes on.
+
+        Raises StorageError where it cannot be written.
+        """
+        if not self.stored:
+            _write(self._stream, self.path, {"about": self._about})
 
     def append(self, request: Request, completion: Completion) -> None:
         """Write a rollout down; one that was refused is not, so that it is asked for again.
@@ -44,7 +53,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, about: Mapping[str, Any]) -> Iterator[Journal]:
-    """Begin a journal, or open the one that is there.
+    """Open the journal that is there; one that holds no rollouts becomes an empty one, to `begin`.
 
     Raises:
         RunDirectoryError: the one there is about another vote (says in what), or is in use.
@@ -63,28 +72,35 @@ def open_journal(path: Path, about: Mapping[str, Any]) -> Iterator[Journal]:
         with stream:
             stream.seek(0)
             *lines, _cut_off = stream.read().split(b"\n")
+            changes = _changes(path, lines[0], about) if lines else []
+            if len(lines) < 2:
+                # Nothing is lost with it, and a call that could not work may be corrected.
+                lines = []
+            elif changes:
+                raise RunDirectoryError(
+                    f"{path} holds the rollouts of a vote with other settings: {'; '.join(changes)}. "
+                    "Vote with those again to go on, name another --out, or remove that file"
+                )
             stream.truncate(sum(len(line) + 1 for line in lines))
-            if lines:
-                _check_about(path, lines[0], about)
-            else:
-                _write(stream, path, {"about": about})
-            yield Journal(path, rollouts_in([b"", *lines[1:]], str(path)), stream, lock)
+            stored = rollouts_in([b"", *lines[1:]], str(path))
+            yield Journal(path, stored, about, stream, lock)
     finally:
         lock.release()
 
 
-def _check_about(path: Path, line: bytes, about: Mapping[str, Any]) -> None:
+def holds_rollouts(path: Path) -> bool:
+    """Whether a journal is there that a vote can go on from."""
+    return path.is_file() and path.read_bytes().count(b"\n") > 1
+
+
+def _changes(path: Path, line: bytes, about: Mapping[str, Any]) -> list[str]:
+    """What the journal's first line says otherwise than `about`."""
     try:
         before = json.loads(line)["about"]
         differing = [key for key in {**before, **about} if before.get(key) != about.get(key)]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RunDirectoryError(f"{path} is no journal of a vote; remove it") from None
-    if differing:
-        changes = "; ".join(f"{key} was {before.get(key)}" for key in differing)
-        raise RunDirectoryError(
-            f"{path} holds the rollouts of a vote with other settings: {changes}. Vote with those "
-            "again to go on, name another --out, or remove that file"
-        )
+    return [f"{key} was {before.get(key)}" for key in differing]
 
 
 def _write(stream: BinaryIO, path: Path, row: Mapping[str, Any]) -> None:
