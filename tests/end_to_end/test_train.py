@@ -77,6 +77,19 @@ def test_a_function_scores_and_a_run_goes_on_when_it_is_mended(
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
 
 
+def test_what_a_function_prints_does_not_join_the_summary(optpo: Command, tmp_path: Path) -> None:
+    """Standard output is one JSON text; prints of the module and of its function go beside it."""
+    (tmp_path / "loud.py").write_text(
+        "print('imported')\ndef score(completions):\n    print('called')\n"
+        "    return [len(text) for text in completions]\n"
+    )
+    few = ("steps=1", "data.limit=2", "evaluate.samples=0", "evaluate.unseen_samples=0")
+    done = optpo("train", "--reward", "loud:score", "--out", "run", "--json", *SMALL, *few)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 1
+    assert {"imported", "called"} <= {*done.stderr.splitlines()}
+
+
 def test_a_task_of_reasoning_gym(optpo: Command, tmp_path: Path) -> None:
     """Its questions and its scorer, for training and for a held-out set of another seed."""
     name = "reasoning-gym:chain_sum"

@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
@@ -31,7 +32,8 @@ class RewardFunction:
     `gold` of the question, `answers` (what was found in the completion, or None), and every further
     column of the questions (None where a question lacks it; a column named like one of these is not
     passed). A function without **kwargs gets those of them that it names. It returns a list, tuple
-    or array with one number or None (no score) a rollout.
+    or array with one number or None (no score) a rollout. What it prints goes to standard error:
+    standard output is the command's own.
 
     Args:
         name: module:function; modules in the current folder are found too.
@@ -71,7 +73,8 @@ class RewardFunction:
             return []
         given = self._arguments(rollouts)
         try:
-            returned = self._function(**{name: given[name] for name in self._passed})
+            with redirect_stdout(sys.stderr):
+                returned = self._function(**{name: given[name] for name in self._passed})
         # A function that leaves by sys.exit would end the run without a word, as if it were done.
         except (Exception, SystemExit) as error:
             raise RewardError(
@@ -156,7 +159,8 @@ def _found(name: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds text
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:
-        found: Any = import_module(module_name)
+        with redirect_stdout(sys.stderr):
+            found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise _unfound(
