@@ -116,6 +116,34 @@ def test_what_a_server_refuses_has_no_verdict(optpo_process, server, tmp_path: P
     assert len(verdicts(tmp_path / "v.jsonl")) == 12
 
 
+@pytest.mark.slow
+def test_what_cannot_be_weighed_is_told(optpo_process, server, tmp_path: Path) -> None:
+    """A server without log-probs is refused before a rollout is asked for; one that leaves them out
+    of an answer ends the call with that rollout's name, and another call asks for it again."""
+    (tmp_path / "rule.yaml").write_text(
+        RECIPE.replace("optpo, floor: 3, cap: 6", "fixed, votes: 4")
+    )
+    weighed = [*ASKED, "--endpoint", server.url, "--set", "vote_weight=likelihood"]
+    server.refuses = ("logprobs",)
+    done = optpo_process(*weighed)
+    assert (done.returncode, "it must be 'equal' or 'brevity'" in done.stderr) == (2, True)
+    server.refuses = ()
+
+    def leave_out(path, headers, body):
+        if "w13 w14" in json.dumps(body.get("messages", "")):
+            choice = {"message": {"content": "w9"}, "finish_reason": "stop"}
+            return 200, {}, json.dumps({"choices": [choice]}).encode()
+        return None
+
+    server.answer = leave_out
+    done = optpo_process(*weighed, "--out", "v.jsonl")
+    assert done.returncode == 1
+    assert "of question 'q5' came back without a log-prob for each token" in done.stderr
+    server.answer = None
+    assert optpo_process(*weighed, "--out", "v.jsonl").returncode == 0
+    assert len(verdicts(tmp_path / "v.jsonl")) == 12
+
+
 def test_calls_that_cannot_work(optpo_process, server, tmp_path: Path) -> None:
     """Wrong settings are told together with exit 2; where nobody answers, it is one message."""
     done = optpo_process("vote", "--endpoint", server.url)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optpo.data import Question
     from optpo.sampling.ballot import Ballot
     from optpo.sampling.budgeted import Budget
-    from optpo.sampling.engine import Prompt
+    from optpo.sampling.engine import Completion, Prompt, Request
     from optpo.sampling.vote_settings import VoteSettings
     from optpo.sampling.voter import Voter
     from optpo.training.settings import RunSettings
@@ -129,7 +129,13 @@ class Vote(SettingsFlags):
             view = stack.enter_context(open_view(sys.stderr))
             voter, ballots = _open(settings, questions, view.guard)
             if journal is not None:
-                voter.engine = RecordedEngine(journal.stored, voter.engine, journal.append)
+
+                def keep(request: "Request", completion: "Completion") -> None:
+                    # What cannot be weighed ends the call; the next one asks for it again.
+                    if completion.logps or settings.vote_weight != "likelihood":
+                        journal.append(request, completion)
+
+                voter.engine = RecordedEngine(journal.stored, voter.engine, keep)
             stack.enter_context(voter)
 
             def finished(ballot: "Ballot") -> None:

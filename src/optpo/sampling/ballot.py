@@ -116,21 +116,20 @@ def count_vote(ballot: Ballot, index: int, rule: StoppingRule, reader: Reader) -
     text = reader.decode(completion.tokens) if completion.text is None else completion.text
     answer = reader.extract(text) if completion.finish == "stop" else None
     vote = ballot.classes.classify(answer)
-    ballot.rollouts.append(
-        Rollout(
-            prompt_id=ballot.prompt_id,
-            index=index,
-            version=completion.version,
-            prompt_tokens=ballot.prompt_of(index),
-            tokens=completion.tokens,
-            logps=completion.logps,
-            finish=completion.finish,
-            text=text,
-            answer=answer,
-            vote=vote,
-        )
+    rollout = Rollout(
+        prompt_id=ballot.prompt_id,
+        index=index,
+        version=completion.version,
+        prompt_tokens=ballot.prompt_of(index),
+        tokens=completion.tokens,
+        logps=completion.logps,
+        finish=completion.finish,
+        text=text,
+        answer=answer,
+        vote=vote,
     )
-    weight = None if reader.weigh is None else reader.weigh(completion)
+    weight = None if reader.weigh is None else reader.weigh(rollout)
+    ballot.rollouts.append(rollout)
     ballot.tally = ballot.tally.add(vote, weight)
     ballot.decision = rule.decide(ballot.tally)
     return ballot.decision

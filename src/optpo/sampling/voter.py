@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from optpo.data import AnswerClasses, AnswerSettings, MathVerifier, same_answer
+from optpo.errors import SettingsError
 from optpo.sampling.ballot import Ballot, Reader
 from optpo.sampling.budgeted import Budget, take_votes_within
 from optpo.sampling.engine import Engine, EntropyTemperature, Prompt, SampleSettings
@@ -115,7 +116,17 @@ class Voter:
         """Sample until the rule stops every ballot, or the budget they share is used up.
 
         A budget launches by a schedule of its own. Returns how full the engine was.
+
+        Raises SettingsError where the engine does not tell what the votes are weighed by, EngineError
+        where it fails.
         """
+        if weight == "likelihood" and not self.engine.capabilities.logps:
+            raise SettingsError(
+                [
+                    "vote_weight is 'likelihood', but what samples here tells no log-probs; it must "
+                    "be 'equal' or 'brevity'"
+                ]
+            )
         weigh = weigh_by(weight, self.sample.max_new_tokens)
         take = (
             partial(take_votes, schedule=schedule)

@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from optpo.sampling.engine import Completion
+from optpo.errors import EngineError
+from optpo.rollout import Rollout
 from optpo.voting import StoppingRule
 
 VoteWeight = Literal["equal", "likelihood", "brevity"]
 """What a vote's weight is made from: nothing (every vote counts 1), the rollout's log-probs, or its
 length."""
 
-Weigh = Callable[[Completion], float]
+Weigh = Callable[[Rollout], float]
 
 
 def weight_problems(vote_weight: VoteWeight, rule: StoppingRule) -> list[str]:
@@ -25,22 +26,29 @@ def weight_problems(vote_weight: VoteWeight, rule: StoppingRule) -> list[str]:
 
 
 def weigh_by(vote_weight: VoteWeight, max_new_tokens: int) -> Weigh | None:
-    """The function that weighs a completion; None where every vote counts 1."""
+    """The function that weighs a rollout; None where every vote counts 1."""
     if vote_weight == "likelihood":
         return likelihood_weight
     if vote_weight == "brevity":
-        return lambda completion: brevity_weight(completion, max_new_tokens)
+        return lambda rollout: brevity_weight(rollout, max_new_tokens)
     return None
 
 
-def likelihood_weight(completion: Completion) -> float:
+def likelihood_weight(rollout: Rollout) -> float:
     """The geometric mean probability of its tokens, exp(mean log-prob).
 
     Recorded log-probs carry rounding that depends on the sampling batch, about 1e-6 of a weight.
+    Raises EngineError for a rollout that came without them.
     """
-    return min(1.0, math.exp(math.fsum(completion.logps) / len(completion.logps)))
+    if not rollout.logps:
+        raise EngineError(
+            f"rollout {rollout.index} of question {rollout.prompt_id!r} came back without a log-prob "
+            "for each token, so vote_weight 'likelihood' cannot weigh it; 'equal' and 'brevity' need "
+            "none"
+        )
+    return min(1.0, math.exp(math.fsum(rollout.logps) / len(rollout.logps)))
 
 
-def brevity_weight(completion: Completion, max_new_tokens: int) -> float:
+def brevity_weight(rollout: Rollout, max_new_tokens: int) -> float:
     """1 for a single token, falling evenly to 1 / max_new_tokens for the longest rollout."""
-    return 1 - (len(completion.tokens) - 1) / max_new_tokens
+    return 1 - (len(rollout.tokens) - 1) / max_new_tokens
