@@ -352,6 +352,17 @@ def test_batch_scales_whiten(scale, groups):
         assert float(found.std()) == pytest.approx(1, abs=1e-3)
 
 
+def test_tokens_are_whitened_over_those_that_teach():
+    """As under GAE: what a mask leaves out has no part in mean and deviation."""
+    rewards = torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)
+    taught = torch.tensor([1.0, 1, 1, 0, 1, 0, 0, 0])
+    batch = batch_of([3], [3, 2, 3], taught=taught)
+    found, _ = CentredAdvantage("none", "batch-tokens", epsilon=1e-12)(batch, rewards)
+    among = found[taught.bool()]
+    assert float(among.mean()) == pytest.approx(0, abs=1e-9)
+    assert float(among.std()) == pytest.approx(1, abs=1e-6)
+
+
 def test_needs():
     """A part asks for what its centre and its penalty read, and nothing else."""
     assert GRPO.needs == REINFORCE.needs == frozenset()

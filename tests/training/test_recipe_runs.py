@@ -33,8 +33,12 @@ OF_A_RECIPE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_every_recipe_trains(tmp_path, recipe):
-    """Three steps on eight questions: finite losses, weights that moved, and rows that add up."""
-    found = run(tmp_path / "run", *OF_A_RECIPE.get(recipe, ()), recipe=recipe, small=VERIFIED)
+    """Three steps on eight questions: finite losses, weights that moved, and rows that add up; and the
+    same weights, to the bit, whatever the sampling batch is."""
+    extra = OF_A_RECIPE.get(recipe, ())
+    found = run(tmp_path / "run", *extra, recipe=recipe, small=VERIFIED)
+    narrow = run(tmp_path / "narrow", *extra, "sample.rows=5", recipe=recipe, small=VERIFIED)
+    assert narrow.weights == found.weights
     trained = [row for row in found.metrics if row["loss"] is not None]
     assert trained
     assert found.metrics[-1]["version"] > 0
@@ -197,6 +201,13 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
         ("riskpo", ["memory.low=0.1"], "memory.low is 0.1, but advantage.low is 0.2"),
         ("spo-single-stream", ["overlap=1"], "overlap must be 0"),
         ("grpo", ["window=12"], "window needs advantage.cut hold"),
+        (
+            "grpo",
+            ["allocate.votes=1"],
+            "compares the rollouts of a question; it must take 2 or more",
+        ),
+        ("remax", ["advantage.centre=mean"], "compares the rollouts of a question"),
+        ("p3o", ["reward.part=majority"], "takes 2 votes at most, .* must take 3 or more"),
         ("grpo", ["entropy_temperature=.1"], "memory.part must be entropies"),
         ("hapo-heterogeneous", ["entropy_temperature=1"], "temperature is 1.0; it must be 0"),
         ("hapo-heterogeneous", ["overlap=1"], "entropy_temperature needs engine.name"),
@@ -262,17 +273,6 @@ def test_every_rollout_is_scored_once(own_module, recipe):
     assert (own_module / "asked").stat().st_size == len(found.rollouts) + more
 
 
-def test_a_step_without_any_score_is_held_back(own_module):
-    """It says so, teaches nothing, and three of them end the run."""
-    found = scored(own_module, "return [None] * len(completions)", "steps=9", recipe="grpo")
-    assert [row["guards"] for row in found.metrics] == [["no rollout was given a score"]] * 3
-    assert all(row["loss"] is None for row in found.metrics)
-
-
-def test_what_goes_on_has_no_reward_yet(own_module):
-    """Windows: the scorer sees rollouts that have ended or are at the limit, and only they count."""
-    body = "return [1.0 if 'x' in c else 0.5 for c in completions]"
-    found = scored(own_module, body, "allocate.votes=2", "window=12", "steps=2", recipe="t-ppo")
 def test_a_resumed_run_knows_the_range_of_its_rewards(own_module):
     """With rewards of -1 and 1, those of the initial rollouts too, it draws the same questions."""
     given = ("return [2 * (len(c) % 2) - 1 for c in completions]", "prompts.questions_per_step=3")
@@ -285,6 +285,17 @@ def test_a_resumed_run_knows_the_range_of_its_rewards(own_module):
     assert scored(own_module, *given, recipe="spo-single-stream") == whole
 
 
+def test_a_step_without_any_score_is_held_back(own_module):
+    """It says so, teaches nothing, and three of them end the run."""
+    found = scored(own_module, "return [None] * len(completions)", "steps=9", recipe="grpo")
+    assert [row["guards"] for row in found.metrics] == [["no rollout was given a score"]] * 3
+    assert all(row["loss"] is None for row in found.metrics)
+
+
+def test_what_goes_on_has_no_reward_yet(own_module):
+    """Windows: the scorer sees rollouts that have ended or are at the limit, and only they count."""
+    body = "return [1.0 if 'x' in c else 0.5 for c in completions]"
+    found = scored(own_module, body, "allocate.votes=2", "window=12", "steps=2", recipe="t-ppo")
     first = [row for row in found.rollouts if row["version"] == 0]
     assert all(row["reward"] == 0 for row in first if row["finish"] == "length")
     assert found.metrics[0]["reward"] in (None, 0.5)

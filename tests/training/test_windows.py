@@ -1,13 +1,19 @@
 """Rollouts that take several steps."""
 
 import pytest
+import torch
 
 from optpo.errors import SettingsError
 from optpo.recipes import build_settings
+from optpo.rewards.verified import VerifiedReward
+from optpo.rollout import Rollout
+from optpo.sampling.ballot import Ballot
 from optpo.sampling.engine import SampleSettings
 from optpo.training.engines import open_voter
+from optpo.training.judge import judge
 from optpo.training.prompt_state import Partial, PromptStore
 from optpo.training.settings import RunSettings
+from optpo.training.visits import Visit
 from optpo.training.windows import sample_window
 from tests.training.runs import VERIFIED, QuietView, run
 
@@ -66,6 +72,21 @@ def test_a_run_cut_between_windows_ends_like_one_never_stopped(tmp_path):
     with pytest.raises(RuntimeError, match="switched off"):
         run(tmp_path / "cut", recipe="t-ppo", small=WINDOWED, view=QuietView(2))
     assert run(tmp_path / "cut", recipe="t-ppo", small=WINDOWED) == whole
+
+
+@pytest.mark.parametrize("neighbour_goes_on", [True, False])
+def test_a_rollout_cut_at_its_limit_has_ended(neighbour_goes_on):
+    """Whether others go on or not: its score counts, and nothing stands for what would have come."""
+    rollouts = [
+        Rollout("q", index, 0, (8,), (9, 10), (-1.0, -1.0), "length", vote=-1) for index in range(2)
+    ]
+    ballot = Ballot("q", (8,), classes=None, rollouts=rollouts)
+    visit = Visit(ballot, scores=(0.0, None if neighbour_goes_on else 0.5))
+    goes_on = torch.tensor([False, neighbour_goes_on])
+    batch, rewards = judge(VerifiedReward(), [visit], None, goes_on)
+    assert batch.unfinished.tolist() == [False, neighbour_goes_on]
+    assert rewards.isnan().tolist() == [False, neighbour_goes_on]
+    assert judge(VerifiedReward(), [visit])[0].unfinished.all()
 
 
 def test_partials_survive_json():

@@ -83,6 +83,12 @@ class CentredAdvantage:
             needs.add(self.centre)
         return frozenset(needs)
 
+    @property
+    def compares(self) -> bool:
+        """Whether a rollout without others of its question has advantage 0."""
+        of_the_group = self.centre in _OF_THE_GROUP or self.scale in _OF_THE_GROUP
+        return of_the_group and self.singleton == "zero"
+
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Advantages a completion token, (C,) in the dtype of `rewards`; there are no returns.
 
@@ -100,7 +106,8 @@ class CentredAdvantage:
                 penalties = discounted_sum(penalties, rollouts, self.gamma)
             advantages = advantages - penalties
         if self.scale == "batch-tokens":
-            advantages = whiten(advantages, torch.ones_like(advantages), self.epsilon)
+            counts = batch.token_values.get("taught", torch.ones_like(advantages))
+            advantages = whiten(advantages, counts.to(advantages.dtype), self.epsilon)
         return advantages, None
 
     def of_rollouts(self, batch: RolloutBatch, rewards: Tensor) -> Tensor:

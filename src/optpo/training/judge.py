@@ -48,14 +48,15 @@ def judge(
 ) -> Judged:
     """Reward the rollouts of these visits by their votes, scores and, where asked, entropies.
 
-    Rollouts that go on at the next step (R,) bool are the unfinished ones, and have no reward yet.
+    Where rollouts take several steps, those that go on at the next (R,) bool are the unfinished ones and
+    have no reward yet: one that was cut at its limit has ended. Else the ones cut are unfinished.
     """
     groups = [visit.ballot.rollouts for visit in visits]
     scores = [
         score for visit in visits for score in visit.scores or (None,) * len(visit.ballot.rollouts)
     ]
     batch, rewards = _rewarded(reward, visits, groups, scores, entropies)
-    if goes_on is None or not goes_on.any():
+    if goes_on is None:
         return Judged(batch, rewards)
     return Judged(replace(batch, unfinished=goes_on), rewards.masked_fill(goes_on, torch.nan))
 

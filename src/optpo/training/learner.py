@@ -68,7 +68,8 @@ class Learner:
         """
         settings, began = self.settings, time.monotonic()
         visits, ballots, goes_on = sampled.visits, sampled.ballots, _go_on(sampled)
-        batch, rewards = judged = judge(settings.reward, visits, self._entropies, goes_on)
+        waits = goes_on if settings.window else None
+        batch, rewards = judged = judge(settings.reward, visits, self._entropies, waits)
         row = metrics_row(self.voter, visits, self.questions, judged, flips, settings.score.full)
         if settings.learns_from_gold:
             # What 64 votes would have cost says nothing where nobody votes.
@@ -194,7 +195,11 @@ class Learner:
     ) -> tuple[dict[str, float], Tensor]:
         """Move the policy by the rollouts kept; returns metrics, and mean advantages a rollout."""
         settings = self.settings
-        logp_old, values = behaviour(self.policy, settings.update, batch, self.processes)
+        # An advantage that reads the reference's log-probs compares them with the policy's.
+        wanted = "reference" in settings.advantage.needs
+        logp_old, values = behaviour(
+            self.policy, settings.update, batch, self.processes, wanted=wanted
+        )
         measured = {
             "value": values,
             "reference": self.reference(batch) if self.reference else None,

@@ -216,6 +216,18 @@ class RunSettings:
             f"votes: {self.allocate.refuses.get('carried')}": (
                 self.tracker.most_kept == 0 or "carried" not in self.allocate.refuses
             ),
+            f"the allocate part takes {self.allocate.cap} votes at most, but the reward goes by them; "
+            "it must take 3 or more, as fewer agree or are tied": (
+                self.learns_from_gold or self.allocate.cap >= 3 or self.tracker.most_kept > 0
+            ),
+            "the allocate part takes 1 vote, but the select or the advantage part compares the rollouts "
+            "of a question; it must take 2 or more": (
+                self.allocate.cap > 1
+                or not (
+                    isinstance(self.select, DecidedSelection)
+                    or (isinstance(self.advantage, CentredAdvantage) and self.advantage.compares)
+                )
+            ),
             f"entropy_temperature is {self.entropy_temperature}; it must be 0 (off) or more, and below "
             "1": 0 <= self.entropy_temperature < 1,
             "entropy_temperature needs engine.name transformers, sample.temperature above 0, window 0 "

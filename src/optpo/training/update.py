@@ -30,20 +30,26 @@ def make_optimizer(policy: Policy, settings: UpdateSettings) -> torch.optim.Adam
 
 
 def behaviour(
-    policy: Policy, settings: UpdateSettings, batch: RolloutBatch, processes: Processes = ALONE
+    policy: Policy,
+    settings: UpdateSettings,
+    batch: RolloutBatch,
+    processes: Processes = ALONE,
+    *,
+    wanted: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Log-probs of the policy that sampled (none: see `StepTargets`), and the critic's values.
 
     Rollouts of the current version are scored by the policy itself, in the packing they are trained
     in: the recorded log-probs are the same numbers but for rounding, and rounding that depends on
-    the sampling batch must not reach the weights. Older rollouts keep what was recorded.
+    the sampling batch must not reach the weights. Older rollouts keep what was recorded. `wanted`:
+    log-probs are read by more than the ratio, so that there must be some.
     """
     stale = batch.versions != policy.version
     once = settings.epochs == 1 and settings.minibatches == 1
     if policy.value_head is None:
         if stale.all():
             return batch.logps, None
-        if once and not stale.any():
+        if once and not wanted and not stale.any():
             return None, None
     logps, values = policy.score_all(batch, processes)
     return torch.where(stale[batch.token_rollouts], batch.logps, logps), values
