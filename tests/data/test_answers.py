@@ -208,6 +208,27 @@ def test_choice_compares_letters():
     assert settings.canonical_key("Paris") == "paris"
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B. Paris", "B"),
+        ("I choose (B).", "B"),
+        ("Option 2 is wrong, 3 as well: so (D)", "D"),
+        (r"\boxed{C}, not A", "C"),
+        ("#### A", "A"),
+        ("The answer is (B).", "B"),
+        ("42", None),
+    ],
+)
+def test_auto_finds_letters_where_letters_are_compared(text, answer):
+    """No number is taken for the answer of a multiple-choice question."""
+    settings = AnswerSettings(compare="choice")
+    found = settings.extract_answer(text)
+    assert (None if found is None else settings.canonical_key(found)) == answer
+
+
 @pytest.mark.parametrize("extract", ["auto", "choice", "whole", "boxed", "answer-is", "marker"])
 @pytest.mark.parametrize("compare", ["exact", "numeric", "choice"])
 @given(text=ANYTHING)

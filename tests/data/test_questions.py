@@ -57,6 +57,13 @@ def test_questions_are_read_from_lines(write):
     assert load_questions(str(path)) == load_questions(path)
 
 
+@pytest.mark.parametrize("blank", ["", "  \n"])
+def test_a_blank_answer_is_none(write, blank):
+    """No rollout could ever be right; text is otherwise kept as it stands."""
+    assert load_questions(write({"prompt": "a", "gold": blank}))[0].gold is None
+    assert load_questions(write({"prompt": "a", "gold": " 7 "}))[0].gold == " 7 "
+
+
 def test_further_fields_are_kept_as_json_can_hold_them(tmp_path):
     """Dates and decimals become text, what JSON cannot hold is left out, the rest is as it was."""
     fields = {"level": 3, "tags": ["a", "b"], "day": date(2026, 1, 2), "raw": b"\xff"}

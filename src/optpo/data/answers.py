@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from optpo.errors import SettingsError
 
 Extract = Literal["auto", "boxed", "answer-is", "last-number", "marker", "choice", "whole"]
-_AUTO = ("boxed", "marker", "answer-is", "last-number")
+_MARKED = ("boxed", "marker", "answer-is")
 Compare = Literal["exact", "numeric", "math", "choice"]
 
 _INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -51,7 +51,8 @@ class AnswerSettings:
             the last `marker`, to the end of its line; "answer-is": after the last "answer is" or
             "answer:", to the end of the sentence; "last-number"; "choice": a letter from A to J,
             as in "(B)", "B." or "answer: B"; "whole": the text; "auto": the first of boxed,
-            marker, answer-is and last-number that finds something.
+            marker, answer-is and last-number (where letters are compared: choice) that finds
+            something.
         marker: the text before the answer, as "####" in GSM8K.
         compare: "exact": the same text; "numeric": the same number (1/2, 0.5, .50; 1,000 and 1000;
             50% only equals 50.0%: it is neither 50 nor 0.5) or the same cleaned text; "math": as
@@ -93,11 +94,19 @@ class AnswerSettings:
             "choice": _choice,
             "whole": str,
         }
-        for way in _AUTO if self.extract == "auto" else (self.extract,):
+        for way in self._ways:
             answer = (ways[way](text) or "").strip()
             if answer:
                 return answer
         return None
+
+    @property
+    def _ways(self) -> tuple[str, ...]:
+        """The ways to try, in turn."""
+        if self.extract != "auto":
+            return (self.extract,)
+        # Among letters a number is no answer.
+        return (*_MARKED, "choice" if self.compare == "choice" else "last-number")
 
     def canonical_key(self, answer: str) -> str:
         """Return the key that answers share when they are the same; never raises.

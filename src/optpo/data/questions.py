@@ -203,9 +203,9 @@ def _question(record: Any, place: str, problems: Problems) -> Question | None:
     if prompt is None or len(problems.problems) > found:
         return None
     question_id = _made_id(prompt) if given_id is None else _as_text(given_id)
-    question = Question(
-        question_id, prompt, None if gold is None else _as_text(gold), _columns(record)
-    )
+    # Blank, no answer could ever equal it.
+    known = None if gold is None or not _as_text(gold).strip() else _as_text(gold)
+    question = Question(question_id, prompt, known, _columns(record))
     try:
         columns = json.dumps(question.columns, ensure_ascii=False)
         f"{question.id}{_text(prompt)}{question.gold}{columns}".encode()
