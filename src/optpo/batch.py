@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,29 +135,33 @@ def pack(groups: Sequence[Sequence[Rollout]], labels: Sequence[int]) -> RolloutB
         raise ValueError("a rollout without tokens cannot be packed")
     if any(len(rollout.prompt_tokens) == 0 for rollout in rollouts):
         raise ValueError("a rollout without a prompt cannot be packed: nothing predicts its begin")
+    spans = [len(rollout.prompt_tokens) + len(rollout.tokens) for rollout in rollouts]
+    sizes = torch.tensor([len(group) for group in groups], dtype=torch.int64)
+    offsets = torch.tensor([0, *spans], dtype=torch.int64).cumsum(0)
+    tokens = chain.from_iterable(piece for r in rollouts for piece in (r.prompt_tokens, r.tokens))
+    laid = torch.from_numpy(np.fromiter(tokens, np.int64, int(offsets[-1])))
+    if len(missing := (laid < 0).nonzero()):
+        without = rollouts[int(torch.searchsorted(offsets, missing[0, 0], right=True)) - 1]
+        raise ValueError(
+            f"rollout {without.index} of {without.prompt_id!r} has no token ids: its engine does not "
+            "tell them, so it cannot be trained on"
+        )
     for rollout in rollouts:
-        if min(rollout.tokens) < 0:
-            raise ValueError(
-                f"rollout {rollout.index} of {rollout.prompt_id!r} has no token ids: its engine does "
-                "not tell them, so it cannot be trained on"
-            )
         if len(rollout.logps) != len(rollout.tokens):
             raise ValueError(
                 f"rollout {rollout.index} of {rollout.prompt_id!r} has "
                 f"{len(rollout.logps)} log-probs for {len(rollout.tokens)} tokens"
             )
-    spans = [len(rollout.prompt_tokens) + len(rollout.tokens) for rollout in rollouts]
-    sizes = torch.tensor([len(group) for group in groups], dtype=torch.int64)
     return RolloutBatch(
-        tokens=torch.tensor(
-            [token for r in rollouts for token in (*r.prompt_tokens, *r.tokens)], dtype=torch.int64
-        ),
-        offsets=torch.tensor([0, *spans], dtype=torch.int64).cumsum(0),
+        tokens=laid,
+        offsets=offsets,
         prompt_lengths=torch.tensor([len(r.prompt_tokens) for r in rollouts], dtype=torch.int64),
         groups=torch.repeat_interleave(torch.arange(len(groups)), sizes),
         votes=torch.tensor([r.vote for r in rollouts], dtype=torch.int64),
         labels=torch.tensor(list(labels), dtype=torch.int64),
-        logps=torch.tensor([value for r in rollouts for value in r.logps], dtype=torch.float32),
+        logps=torch.from_numpy(
+            np.fromiter(chain.from_iterable(r.logps for r in rollouts), np.float32)
+        ),
         versions=torch.tensor([r.version for r in rollouts], dtype=torch.int64),
         indices=torch.tensor([r.index for r in rollouts], dtype=torch.int64),
         unfinished=torch.tensor([r.finish == "length" for r in rollouts]),

@@ -38,6 +38,7 @@ def batch_of(seed):
     tokens = torch.randint(0, VOCABULARY, (COUNT,), generator=generator)
     logits = draw(COUNT, VOCABULARY)
     logp = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    heads = (logits + 0.25 * draw(COUNT, VOCABULARY)).log_softmax(-1).topk(3, dim=-1)
     return TokenBatch(
         logp=logp.clone().requires_grad_(),
         logp_old=logp + 0.25 * draw(COUNT),
@@ -51,6 +52,8 @@ def batch_of(seed):
         entropies=draw(COUNT).exp(),
         tokens=tokens,
         logits=logits.requires_grad_(),
+        head_tokens=heads.indices,
+        head_logps=heads.values,
     )
 
 
@@ -215,6 +218,8 @@ EVERY = [
     *(part for part, _ in SURROGATES),
     OneTokenObjective(),
     OneTokenObjective(draws=4),
+    DivergenceObjective(bound_low=0.03, bound_high=0.03, top=3),
+    DivergenceObjective("kl", bound_low=0.03, bound_high=0.03, top=3),
 ]
 
 

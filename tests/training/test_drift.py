@@ -8,7 +8,7 @@ import torch
 from optpo.data import embedded_model_path
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
-from optpo.training.drift import PROBE_TOKENS, drifts, take_probes
+from optpo.training.drift import drifts, take_probes
 from optpo.training.loading import load_policy
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import Probe
@@ -43,7 +43,9 @@ def test_a_policy_that_stands_still_has_not_moved(policy: Policy) -> None:
     """The same weights give no drift but rounding; questions never asked have none at all."""
     probes = take_probes(policy, ballots(), 2)
     assert [len(probes[name]) for name in PROMPTS] == [2, 2]
-    assert len(probes["long"][0].tokens) == PROBE_TOKENS
+    assert [len(probe.tokens) for probe in probes["long"]] == [300, 2]
+    cut = take_probes(policy, ballots(), 2, longest=256)
+    assert [len(probe.tokens) for probe in cut["long"]] == [256, 2]
     found = drifts(policy, PROMPTS, {**probes, "new": ()})
     assert list(found) == list(PROMPTS)
     assert max(found.values()) < 1e-5

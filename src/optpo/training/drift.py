@@ -13,23 +13,24 @@ from optpo.training.distributed import ALONE, Processes
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import Probe
 
-PROBE_TOKENS = 256
-"""Of a longer rollout only so many are stored and scored."""
-
 
 def take_probes(
-    policy: Policy, ballots: Sequence[Ballot], count: int, processes: Processes = ALONE
+    policy: Policy,
+    ballots: Sequence[Ballot],
+    count: int,
+    processes: Processes = ALONE,
+    *,
+    longest: int | None = None,
 ) -> dict[str, tuple[Probe, ...]]:
     """The first `count` rollouts of each question, scored by the policy as it is now.
 
+    Of each its first `longest` tokens; all of them where that is None.
     The log-probs recorded at sampling would do but for rounding, which depends on the sampling
     batch and must not reach a verdict.
     """
     groups = [
         [
-            replace(
-                rollout, tokens=rollout.tokens[:PROBE_TOKENS], logps=rollout.logps[:PROBE_TOKENS]
-            )
+            replace(rollout, tokens=rollout.tokens[:longest], logps=rollout.logps[:longest])
             for rollout in ballot.rollouts[:count]
         ]
         for ballot in ballots

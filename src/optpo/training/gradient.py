@@ -31,11 +31,11 @@ class StepTargets:
     values_old: Tensor | None = None
     returns: Tensor | None = None
     entropies: Tensor | None = None
-    head_tokens: Tensor | None = None
-    head_logps: Tensor | None = None
     taught: Tensor | None = None
     longest: int = 0
     critic_only: bool = False
+    head_tokens: Tensor | None = None
+    head_logps: Tensor | None = None
 
 
 def accumulate(
@@ -66,7 +66,7 @@ def accumulate(
     fresh = (batch.versions == policy.version)[batch.token_rollouts]
     if "earlier" in batch.token_values:
         fresh &= batch.token_values["earlier"] == 0
-    own, gaps, slopes = {"loss": 0.0}, [0.0], None
+    own, gap, slopes = {"loss": 0.0}, 0.0, None
     if "minibatch" in objective.needs:
         found, slopes = _slopes(policy, objective, batch, targets, rollouts, weights, processes)
         own = found if processes.first else own
@@ -82,7 +82,8 @@ def accumulate(
         (whole_loss * counts).backward()  # type: ignore[no-untyped-call]
         if not counts:
             continue
-        gaps += (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]].tolist()
+        gaps = (logp.detach().cpu() - batch.logps[places]).abs()[fresh[places]]
+        gap = max(gap, float(gaps.max())) if len(gaps) else gap
         own["loss"] += float(loss.detach())
         for name, value in extra.items():
             own[name] = own.get(name, 0.0) + float(value.sum()) / count
@@ -94,11 +95,11 @@ def accumulate(
     processes.sum_gradients(parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     metrics: dict[str, float] = {}
-    shares = processes.gather([(own, max(gaps))])
+    shares = processes.gather([(own, gap)])
     for share, _ in shares:
         for name, sum_of_share in share.items():
             metrics[name] = metrics.get(name, 0.0) + sum_of_share
-    return metrics, whole(norm), max(gap for _, gap in shares)
+    return metrics, whole(norm), max(of_share for _, of_share in shares)
 
 
 def _weights(

@@ -27,6 +27,10 @@ from optpo.training.visits import Visit, carried_votes, remember_visit
 from optpo.training.windows import sample_window
 from optpo.voting import FixedRule
 
+PROBE_TOKENS = 256
+"""So many tokens of a rollout are stored and scored, where votes are carried, to see how far the
+policy has moved since; what a memory part asks of is the whole rollout."""
+
 Progress = Callable[[str, int, int], None]
 """Told of a stage how many of its questions have a verdict, of how many."""
 
@@ -139,7 +143,9 @@ class Sampler:
             weight=settings.vote_weight,
             schedule=settings.schedule,
         )
-        left = take_probes(self.policy, ballots, tracker.probes) if tracker.most_kept else {}
+        left = {}
+        if tracker.most_kept:
+            left = take_probes(self.policy, ballots, tracker.probes, longest=PROBE_TOKENS)
         greedy = self._greedily(step, names)
         visits = [
             Visit(
