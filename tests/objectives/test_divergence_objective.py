@@ -75,6 +75,17 @@ def test_limits(sign):
     assert torch.allclose(at_old, gradient(ClippedObjective(), sign, new=OLD))
 
 
+def test_a_bound_of_nothing_is_the_papers():
+    """.15 of variation and .05 of kl: as if it were named; another may be."""
+    for divergence, bound in (("variation", 0.15), ("kl", 0.05)):
+        plain = DivergenceObjective(divergence=divergence)
+        named = DivergenceObjective(divergence=divergence, bound_low=bound, bound_high=bound)
+        wide = DivergenceObjective(divergence=divergence, bound_low=2, bound_high=2)
+        for sign in (1.0, -1.0):
+            assert gradient(plain, sign).equal(gradient(named, sign))
+        assert not gradient(plain, -1.0).equal(gradient(wide, -1.0))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_certain_token_has_a_finite_divergence(dtype):
     """Log-probs of exactly 0 leave nothing for other tokens: still a number."""
@@ -150,7 +161,9 @@ def test_the_token_drawn_says_which_way():
         objective(replace(batch, logits=None))
 
 
-@pytest.mark.parametrize("wrong", [{"bound_low": 0}, {"bound_high": -1}, {"cap": 0.5}, {"top": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"bound_low": -0.1}, {"bound_high": -1}, {"cap": 0.5}, {"top": -1}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     """Each setting names itself and its range."""
     with pytest.raises(SettingsError, match=next(iter(wrong))):

@@ -11,6 +11,8 @@ from optpo.needs import Need
 from optpo.objectives.aggregate import Aggregate
 from optpo.objectives.token_batch import TokenBatch
 
+_BOUNDS = {"variation": 0.15, "kl": 0.05}
+
 
 @dataclass(frozen=True)
 class DivergenceObjective:
@@ -19,22 +21,25 @@ class DivergenceObjective:
     A token is masked where its advantage pushes its probability on in the direction it has gone and
     the divergence of "this token or another" from the behaviour policy is beyond `bound_high` (A > 0)
     or `bound_low` (else): `divergence` "variation" is |p - p_old|, "kl" is KL(p_old || p). Unlike a
-    clipped ratio this lets a rare token's probability grow, and holds a frequent one's. The
-    paper bounds variation by 0.15 and kl by 0.05. With `top` above 0 the divergence is over so many of
-    the behaviour policy's likeliest tokens and all others as one.
+    clipped ratio this lets a rare token's probability grow, and holds a frequent one's. A bound of 0 is
+    the paper's: 0.15 of variation, 0.05 of kl. With `top` above 0 the divergence is over so many of the
+    behaviour policy's likeliest tokens and all others as one.
     """
 
     divergence: Literal["variation", "kl"] = "variation"
-    bound_low: float = 0.15
-    bound_high: float = 0.15
+    bound_low: float = 0.0
+    bound_high: float = 0.0
     cap: float = 20.0
     top: int = 0
     aggregate: Aggregate = "token-mean"
 
     def __post_init__(self) -> None:
         checks = {
-            f"bound_low is {self.bound_low}; it must be above 0": self.bound_low > 0,
-            f"bound_high is {self.bound_high}; it must be above 0": self.bound_high > 0,
+            f"bound_low is {self.bound_low}; it must be 0 (the paper's) or more": self.bound_low
+            >= 0,
+            f"bound_high is {self.bound_high}; it must be 0 (the paper's) or more": (
+                self.bound_high >= 0
+            ),
             f"cap is {self.cap}; it must be 1 or more": self.cap >= 1,
             f"top is {self.top}; it must be 0 (this token or another) or more": self.top >= 0,
         }
@@ -57,8 +62,9 @@ class DivergenceObjective:
         else:
             # With the sign of the direction in which the probability has gone.
             moved = binary_divergence(logp, batch.logp_old).mul_(gone.sign().neg_())
-        up = batch.advantages > 0
-        masked = (up & (moved > self.bound_high)) | (~up & (moved < -self.bound_low))
+        up, usual = batch.advantages > 0, _BOUNDS[self.divergence]
+        low, high = self.bound_low or usual, self.bound_high or usual
+        masked = (up & (moved > high)) | (~up & (moved < -low))
         weight = (-gone).exp_().clamp_(max=self.cap).mul_(~masked)
         metrics = {"kl_old": gone, "mask_share": masked.to(gone)}
         return weight.mul_(batch.advantages).neg_() * batch.logp, metrics
