@@ -102,6 +102,15 @@ def test_flags_become_settings(adapted_with, tmp_path: Path) -> None:
     assert adapted_with.directory == Path("run")
 
 
+def test_what_a_run_is_resumed_with_is_named_by_its_full_path(adapted_with, tmp_path: Path) -> None:
+    """A guide's folder, and the folder of a reward function; other scorers have none."""
+    (tmp_path / "guide").mkdir()
+    settings = adapted_with("--set", "model.guide=guide", "score.by=mine:score")
+    assert settings.model.guide == str(tmp_path / "guide")
+    assert settings.score.folder == str(tmp_path)
+    assert adapted_with("--set", "score.by=gold").score.folder is None
+
+
 def test_adapt_without_flags(adapted_with) -> None:
     """The embedded model on the embedded questions, in a folder named for recipe and time."""
     settings = adapted_with()
@@ -300,6 +309,7 @@ def test_a_budget_of_votes_is_kept(capsys) -> None:
         (["--budget-tokens", "-5"], "must be 32 or more"),
         (["--budget-votes", "0"], "must be 1 or more"),
         (["--budget-tokens", "900", "--budget-votes", "9"], "give one of them"),
+        (["--budget-votes", "9", "--set", "schedule=speculative"], "it must be 'waves'"),
     ],
 )
 def test_a_budget_that_buys_nothing_is_refused(capsys, tmp_path: Path, flags, said) -> None:

@@ -84,6 +84,21 @@ def test_another_vote_does_not_touch_the_files(capsys, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("flag", ["--rollouts", "--record"])
+def test_a_full_disk_is_one_message(capsys, flag: str) -> None:
+    """The file, the flag and what is wrong; where a journal holds rollouts, that it goes on."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    assert main([*CALL, flag, "/dev/full"]) == 1
+    assert capsys.readouterr().err == f"optpo: {flag} /dev/full: No space left on device\n"
+    for _ in range(2):
+        assert main([*CALL, "--out", "v.jsonl", flag, "/dev/full"]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"optpo: {flag} /dev/full: No space left on device\nv.jsonl.journal")
+        assert told.endswith("the same call goes on\n")
+
+
+@pytest.mark.parametrize("flag", ["--rollouts", "--record"])
 def test_only_files_of_the_vote_are_written_again(capsys, monkeypatch, flag: str) -> None:
     """One that the interrupted call did not name is not overwritten; that call itself goes on."""
     with monkeypatch.context() as patched:

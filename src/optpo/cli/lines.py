@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optpo.cli.output import show
-from optpo.errors import SettingsError
+from optpo.errors import SettingsError, StorageError
 
 WriteLine = Callable[[Mapping[str, Any]], None]
 
@@ -22,6 +22,7 @@ def open_lines(name: str | None, flag: str, *, again: bool = False) -> Iterator[
 
     Raises:
         SettingsError: the file holds something already, or cannot be made; names the flag.
+        StorageError: by the function, where a line cannot be written.
     """
     if name is None:
         yield lambda row: None
@@ -44,8 +45,7 @@ def open_lines(name: str | None, flag: str, *, again: bool = False) -> Iterator[
             if stream.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            error.filename = str(path)
-            raise
+            raise StorageError(f"{flag} {path}: {error.strerror}") from error
 
     with stream:
         yield write

@@ -5,17 +5,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Union
 
 from tyro.conf import arg
 
 from optpo.cli.flags import SettingsFlags
 from optpo.cli.lines import open_lines
 from optpo.cli.output import show, show_aside
+from optpo.cli.vote_about import about_vote, model_name
 from optpo.cli.vote_summary import in_words, recorded_votes, rollout_line, summarise
-from optpo.errors import EngineError, RunStoppedError, SettingsError
+from optpo.errors import EngineError, RunStoppedError, SettingsError, StorageError
 
 if TYPE_CHECKING:
     from optpo.data import Question
@@ -74,7 +74,7 @@ class Vote(SettingsFlags):
         """Vote, and say how it went."""
         self._check_files()
         settings = self.settings() if self.endpoint is None else self._server_settings()
-        budget = self._budget(settings.sample.max_new_tokens)
+        budget = self._budget(settings)
         from optpo.data import load_questions
 
         questions = load_questions(settings.data.questions, settings.data.limit)
@@ -91,10 +91,10 @@ class Vote(SettingsFlags):
             if not holds_rollouts(journal):
                 raise
             raise RunStoppedError(f"interrupted; {goes_on}") from None
-        except EngineError as error:
+        except (EngineError, StorageError) as error:
             if not holds_rollouts(journal):
                 raise
-            raise EngineError(f"{error}\n{goes_on}") from error
+            raise type(error)(f"{error}\n{goes_on}") from error
 
     def _vote(
         self,
@@ -111,7 +111,7 @@ class Vote(SettingsFlags):
         gold = {question.id: question.gold for question in questions}
         with ExitStack() as stack:
             journal = None
-            about = _about(settings, questions, budget)
+            about = about_vote(settings, questions, budget)
             # Another vote's files are not touched: an old journal is read before they are opened, a
             # new one is begun after; what it names is written anew, and nothing else.
             about |= {"--rollouts": _place(self.rollouts), "--record": _place(self.record)}
@@ -144,7 +144,7 @@ class Vote(SettingsFlags):
                     write_rollout(rollout_line(rollout))
                 if ballot.rollouts:
                     known = gold[ballot.prompt_id]
-                    write_record(recorded_votes(voter, ballot, known, _model_name(settings)))
+                    write_record(recorded_votes(voter, ballot, known, model_name(settings)))
 
             occupancy = voter.vote(
                 ballots,
@@ -208,14 +208,25 @@ class Vote(SettingsFlags):
         given = {key: value for key, value in own.items() if value is not None}
         return build_vote_settings(self.recipe, *self.layers(), given)
 
-    def _budget(self, longest: int) -> "Budget | None":
+    def _budget(self, settings: "Settings") -> "Budget | None":
         from optpo.sampling.budgeted import Budget
 
+        if self.budget_tokens is None and self.budget_votes is None:
+            return None
+        problems = []
         if self.budget_tokens is not None and self.budget_votes is not None:
-            raise SettingsError(["--budget-tokens and --budget-votes: give one of them"])
+            problems.append("--budget-tokens and --budget-votes: give one of them")
+        if settings.schedule != "waves":
+            problems.append(
+                f"schedule is {settings.schedule!r}, but a budget has a schedule of its own; it must "
+                "be 'waves', as it is by default"
+            )
+        if problems:
+            raise SettingsError(problems)
         if self.budget_tokens is not None:
-            return Budget(self.budget_tokens, "tokens", longest)
-        return None if self.budget_votes is None else Budget(self.budget_votes, "votes")
+            return Budget(self.budget_tokens, "tokens", settings.sample.max_new_tokens)
+        assert self.budget_votes is not None
+        return Budget(self.budget_votes, "votes")
 
 
 def _open(
@@ -256,36 +267,6 @@ def _prompts(questions: "Sequence[Question]", template: str) -> "dict[str, Promp
 def _place(name: str | None) -> str | None:
     """The full path of what is written, the same for all its names."""
     return name if name is None or name == "-" else str(Path(name).expanduser().resolve())
-
-
-def _about(
-    settings: "Settings", questions: "Sequence[Question]", budget: "Budget | None"
-) -> dict[str, Any]:
-    """Everything that decides a vote's rollouts and verdicts, as a journal remembers it."""
-    from optpo.recipes import settings_to_mapping
-
-    mapping = settings_to_mapping(settings)
-    sample = {key: value for key, value in mapping["sample"].items() if key != "rows"}
-    asked = json.dumps([[question.id, str(question.prompt)] for question in questions])
-    how = [("endpoint", "api"), ("model", "precision"), ("model", "chat")]
-    return {
-        "model": _model_name(settings),
-        **{f"{part}.{key}": mapping[part][key] for part, key in how if part in mapping},
-        "questions": f"{len(questions)}, {blake2b(asked.encode(), digest_size=8).hexdigest()}",
-        "template": settings.data.template,
-        "answers": mapping["data"]["answers"],
-        "sample": sample,
-        **{key: mapping[key] for key in ("seed", "allocate", "vote_weight", "schedule")},
-        "budget": None if budget is None else [budget.amount, budget.unit],
-    }
-
-
-def _model_name(settings: "Settings") -> str:
-    from optpo.sampling.vote_settings import VoteSettings
-
-    if isinstance(settings, VoteSettings):
-        return settings.endpoint.model or settings.endpoint.url
-    return settings.model.name or "embedded"
 
 
 def _refusals(refused: "Sequence[Ballot]") -> str:

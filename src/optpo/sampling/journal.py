@@ -110,7 +110,4 @@ def _write(stream: BinaryIO, path: Path, row: Mapping[str, Any]) -> None:
         if stream.write(line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise StorageError(
-            f"{path}: {error.strerror}. What it holds is intact: when that is mended, the same call "
-            "goes on"
-        ) from error
+        raise StorageError(f"{path}: {error.strerror}") from error
