@@ -108,7 +108,7 @@ def test_what_a_run_is_resumed_with_is_named_by_its_full_path(adapted_with, tmp_
     settings = adapted_with("--set", "model.guide=guide", "score.by=mine:score")
     assert settings.model.guide == str(tmp_path / "guide")
     assert settings.score.folder == str(tmp_path)
-    assert adapted_with("--set", "score.by=gold").score.folder is None
+    assert adapted_with("--out", "other", "--set", "score.by=gold").score.folder is None
 
 
 def test_adapt_without_flags(adapted_with) -> None:

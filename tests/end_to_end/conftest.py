@@ -27,13 +27,12 @@ def optpo(tmp_path: Path) -> Command:
     def run(*arguments: str | Path, **options: Any) -> Outcome:
         return subprocess.run(
             command(*arguments),
-            cwd=tmp_path,
             env=ENVIRONMENT,
             text=True,
             capture_output=True,
             timeout=300,
             check=False,
-            **options,
+            **{"cwd": tmp_path, **options},
         )
 
     return run

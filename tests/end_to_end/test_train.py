@@ -122,7 +122,8 @@ def test_what_cannot_be_scored_leaves_no_run_behind(optpo: Command, tmp_path: Pa
 
 
 def test_a_run_goes_on_when_its_reward_function_is_mended(optpo: Command, tmp_path: Path) -> None:
-    """One that leaves by sys.exit fails the run as any error does, and the message says how."""
+    """One that leaves by sys.exit fails the run as any error does, and the message says how; it is
+    found from any folder."""
     (tmp_path / "q.jsonl").write_text('{"prompt": "start 20 times 2 take 6 ?"}\n')
     body = "import sys\ndef score(completions):\n    {}return [len(c) for c in completions]\n"
     (tmp_path / "mine.py").write_text(body.format("sys.exit(0); "))
@@ -133,6 +134,6 @@ def test_a_run_goes_on_when_its_reward_function_is_mended(optpo: Command, tmp_pa
     assert "is mended, go on by `optpo resume run`" in done.stderr
     assert "Traceback" not in done.stderr
     (tmp_path / "mine.py").write_text(body.format(""))
-    done = optpo("resume", "run")
+    done = optpo("resume", ".", cwd=tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "run/rollouts/step-00001.jsonl")) == 8

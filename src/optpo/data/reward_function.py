@@ -36,20 +36,27 @@ class RewardFunction:
     standard output is the command's own.
 
     Args:
-        name: module:function; modules in the current folder are found too.
+        name: module:function.
         full: the score from which on a rollout is right.
         questions: by id, those that rollouts are of.
+        folder: where the module is looked for before what is installed; None: the current folder.
 
     Raises:
         SettingsError: there is no such function, or it asks for what is not there.
     """
 
-    def __init__(self, name: str, full: float, questions: Mapping[str, Question]) -> None:
+    def __init__(
+        self,
+        name: str,
+        full: float,
+        questions: Mapping[str, Question],
+        folder: str | None = None,
+    ) -> None:
         self.name, self._full, self.questions = name, full, questions
         self._columns = sorted(
             {column for question in questions.values() for column in question.columns} - {*_OWN}
         )
-        self._function = _found(name)
+        self._function = _found(name, folder or os.getcwd())  # noqa: PTH109 - sys.path holds text
         offered = (*_OWN, *self._columns)
         # Which columns there are is not known where there are no questions, and nothing is asked.
         self._passed = _accepted(name, self._function, offered) if questions else []
@@ -154,10 +161,10 @@ def _as_number(score: Any) -> float | None:
     return number if isfinite(number) else None
 
 
-def _found(name: str) -> Callable[..., Any]:
+def _found(name: str, folder: str) -> Callable[..., Any]:
     module_name, _, path = name.partition(":")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds text
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         with redirect_stdout(sys.stderr):
             found: Any = import_module(module_name)
@@ -166,11 +173,11 @@ def _found(name: str) -> Callable[..., Any]:
             raise _unfound(
                 name, f"module {module_name} needs {error.name}, which is missing"
             ) from error
-        files = [file.stem for file in Path().glob("*.py")]
+        files = [file.stem for file in Path(folder).glob("*.py")]
         near = get_close_matches(module_name, files, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise _unfound(
-            name, f"there is no module {module_name} here or installed{meant}"
+            name, f"there is no module {module_name} in {folder} or installed{meant}"
         ) from error
     except (Exception, SystemExit) as error:
         told = f"{type(error).__name__}: {error}{_place(error)}"

@@ -25,10 +25,12 @@ class ScoreSettings:
         by: "gold" gives 1 to an answer that equals the question's known one (as data.answers
             compares) and 0 to others; "reasoning-gym" gives what the question's own task there
             gives; "auto" takes the latter for questions of such tasks and gold for the others;
-            "module:function" is a function of your own, found from the current folder too.
+            "module:function" is a function of your own.
         full: a rollout is right, in accuracies, if its score is at least this.
         partial_credit: let reasoning-gym's scores below 1 count. They are 0 without, because some
             tasks give points to any nonsense.
+        folder: where a function's module is looked for before what is installed; none: the folder
+            that the run is begun in.
 
     Raises:
         SettingsError: `by` is none of these, or `full` no finite number.
@@ -37,6 +39,7 @@ class ScoreSettings:
     by: str = "auto"
     full: float = 1.0
     partial_credit: bool = False
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -87,7 +90,7 @@ def open_scorer(
     """
     if settings.by in _BY:
         return _AnswerScorer(settings, questions, answers, verifier)
-    return RewardFunction(settings.by, settings.full, questions)
+    return RewardFunction(settings.by, settings.full, questions, settings.folder)
 
 
 def require_judged(scorer: Scorer, questions: Iterable[Question], source: str) -> None:

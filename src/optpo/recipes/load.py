@@ -200,11 +200,21 @@ def _with_embedded(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _with_full_paths(mapping: dict[str, Any]) -> dict[str, Any]:
-    """Files by their full path, so that a run can be resumed from anywhere; other names as they are."""
+    """Files and the folder of a reward function by their full path, so that a run can be resumed
+    from anywhere; other names as they are.
+    """
     from optpo.data.questions import EMBEDDED
+    from optpo.data.reward_function import FUNCTION
 
+    score = mapping.get("score")
+    if isinstance(score, dict) and FUNCTION.fullmatch(str(score.get("by"))):
+        mapping = overlay({"score": {"folder": "."}}, mapping)
     full: dict[str, Any] = {}
-    for section, key in (("model", "name"), ("data", "questions"), ("data", "unseen")):
+    named = (
+        ("model", "name"), ("model", "guide"), ("data", "questions"), ("data", "unseen"),
+        ("score", "folder"),
+    )  # fmt: skip
+    for section, key in named:
         values = mapping.get(section)
         name = values.get(key) if isinstance(values, dict) else None
         if isinstance(name, str) and name not in EMBEDDED and Path(name).expanduser().exists():
