@@ -111,6 +111,21 @@ def test_cancelling_closes_the_stream(model):
         assert list(poll_all(engine)) == [handles[2]]
 
 
+def test_tokens_of_a_failed_attempt_are_told_once(model):
+    """As lost; not by a cancellation during the pause before the next attempt as well."""
+    event = b'data: {"choices": [{"delta": {"content": "w8"}, "token_ids": [8]}]}\n\n'
+    stream = {"content-type": "text/event-stream"}
+    state, answer = refusing(200, 2 * event, headers=stream)
+    with serving(model, server={"answer": answer}, backoff_seconds=1e9) as (_, engine):
+        state["armed"] = True
+        handle = engine.submit(question("w8"))
+        deadline = time.monotonic() + 30
+        while not engine.lost_tokens:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert (engine.lost_tokens, engine.cancel(handle)) == (2, 0)
+
+
 def test_cancelling_what_has_ended_costs_nothing(model):
     """Also where it was not yet returned, and then never is."""
     with serving(model) as (server, engine):

@@ -131,7 +131,9 @@ class Dispatch:
             # Whatever it is, the caller must not wait for it for ever.
             failure = AttemptError("fatal", f"{self._endpoint.base}: {error!r}")
         if failure is not None and not errand.over:
-            self.lost_tokens += errand.tokens
+            # Zero first, as another thread reads both: a cancellation must not tell them again.
+            lost, errand.tokens = errand.tokens, 0
+            self.lost_tokens += lost
             self._fail(errand, failure)
 
     def _succeed(self, errand: Errand, sampled: Sampled) -> None:
