@@ -110,7 +110,9 @@ class RecordedEngine:
         return completions
 
     def update_weights(self, version: int, folder: Path | None = None) -> None:
-        """Hand new weights on."""
+        """Hand new weights on; raises RuntimeError while recorded rollouts wait to be polled."""
+        if self._ready:
+            raise RuntimeError("weights changed while rollouts were in flight")
         if self._behind is not None:
             self._behind.update_weights(version, folder)
 
