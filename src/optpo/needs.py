@@ -5,6 +5,7 @@ from typing import Literal, get_args
 Need = Literal[
     "score",
     "greedy",
+    "needed",
     "critic",
     "reference",
     "guide",
@@ -21,7 +22,8 @@ Need = Literal[
 """Each says where the part then finds it.
 
 score: `RolloutBatch.scores`, what a verifier gave. greedy: `question_values["greedy"]`, the score of
-the greedy rollout. critic: `token_values["value"]`, and a value head that is trained. reference and
+the greedy rollout. needed: `question_values["needed"]`, 1 or 0 as the question's column of that name
+says, or not a number. critic: `token_values["value"]`, and a value head that is trained. reference and
 guide: `token_values["reference"]` and ["guide"], log-probs under the policy before training and
 under `model.guide`. entropy: `token_values["entropy"]` of the policy's next-token distribution, in
 nats, when the step began. logits: `TokenBatch.logits`. heads: `TokenBatch.head_tokens` and

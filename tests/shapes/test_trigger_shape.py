@@ -104,4 +104,4 @@ def test_settings_out_of_range_are_all_named():
     """Every problem is told at once."""
     with pytest.raises(SettingsError, match=r"(?s)think_token is -1.*easy_share is 2"):
         TriggerShape(-1, easy_share=2)
-    assert TriggerShape(THINK).needs == frozenset()
+    assert TriggerShape(THINK).needs == {"needed"}

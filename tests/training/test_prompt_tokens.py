@@ -1,12 +1,13 @@
 """From questions to the tokens a policy is asked with."""
 
 import copy
+import math
 
 import pytest
 
 from optpo.data import ChatMessage, Question
-from optpo.errors import ModelError
-from optpo.training.questions import prompt_tokens
+from optpo.errors import DataError, ModelError
+from optpo.training.questions import prompt_tokens, thought_needed
 from optpo.training.settings import DataSettings, ModelSettings
 
 TEMPLATE = (
@@ -99,3 +100,18 @@ def test_a_prompt_without_tokens_is_an_error(policy):
     """Nothing could be predicted from nothing."""
     with pytest.raises(ModelError, match="'blank' has no tokens"):
         tokens(policy, [Question("blank", " ")])
+
+
+def test_whether_thinking_is_needed_is_read_from_a_column():
+    """True, false or nothing; whatever else is there is named, of all questions at once."""
+    said = {"a": True, "b": False, "c": None}
+    questions = [Question(name, "w8", columns={"needed": said[name]}) for name in said]
+    found = thought_needed([*questions, PLAIN])
+    assert [found["a"], found["b"]] == [1, 0]
+    assert math.isnan(found["c"]) and math.isnan(found["plain"])
+    wrong = [
+        Question("d", "w8", columns={"needed": "no"}),
+        Question("e", "w8", columns={"needed": 1}),
+    ]
+    with pytest.raises(DataError, match=r"true, false or null; .* 'd' \('no'\), 'e' \(1\)"):
+        thought_needed([*questions, *wrong])

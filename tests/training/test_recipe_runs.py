@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optpo.advantages.centred import CentredAdvantage
-from optpo.data import embedded_model_path
+from optpo.data import embedded_model_path, load_questions
 from optpo.errors import ModelError, SettingsError
 from optpo.recipes import build_settings, recipe_names
 from optpo.training.learner import Learner
@@ -144,6 +144,26 @@ def test_greedy_rollouts_are_the_baseline(tmp_path):
     assert all(len(of) == 1 for of in baselines.values())
     assert set.union(*baselines.values()) <= {0.0, 1.0}
     assert found.metrics[0]["tokens_baseline"] > 0
+
+
+def test_questions_say_whether_thinking_is_needed(tmp_path):
+    """AdaCoT: by a column. All rollouts think, which costs something where it was not needed; of a
+    question that says nothing that is read off them, and it has rewards."""
+    questions = load_questions("adapt", 8)
+    said = {q.id: [True, False, None][place % 3] for place, q in enumerate(questions)}
+    rows = [
+        {"id": q.id, "prompt": q.prompt, "gold": q.gold, "needed": said[q.id]} for q in questions
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prices = ["shape.needless=.25", "shape.ill_formed=0"]
+    found = run(
+        tmp_path / "run", *prices, f"data.questions={tmp_path / 'q.jsonl'}", "steps=1",
+        recipe="adacot", small=VERIFIED,
+    )  # fmt: skip
+    paid = {True: set(), False: set(), None: set()}
+    for row in found.rollouts:
+        paid[said[row["prompt_id"]]].add(-row["reward"] % 1)
+    assert paid == {True: {0}, False: {0.25}, None: {0}}
 
 
 def test_any_objective_runs_without_labels(tmp_path):

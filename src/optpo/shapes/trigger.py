@@ -21,8 +21,8 @@ class TriggerShape:
     pays `needless` for a thought that was not needed, `missed` for none where one was, and
     `ill_formed`, whatever else it pays, where no answer could be read from it.
 
-    Whether thinking is needed the paper has labelled beforehand. Here a question may bring
-    `question_values["needed"]`, 1 or 0; for the others it is read off the group: thinking is not
+    Whether thinking is needed the paper has labelled beforehand. Here a question may say so in a
+    column `needed`, true or false; for the others it is read off the group: thinking is not
     needed where the rollouts that did not think are right at least at the rate `easy_share`. Where
     all of them thought, or none was rewarded, nothing says that it could have been left out: it is
     needed, and nobody pays for it. A hard question is one too that thinking does not solve either.
@@ -39,7 +39,7 @@ class TriggerShape:
     ill_formed: float = 1.0
     easy_share: float = 0.5
 
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset({"needed"})
 
     def __post_init__(self) -> None:
         problems = [

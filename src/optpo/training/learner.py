@@ -19,6 +19,7 @@ from optpo.training.gradient import StepTargets
 from optpo.training.judge import Entropies, judge, judge_greedy
 from optpo.training.policy import Policy
 from optpo.training.prompt_state import Probe, PromptStore
+from optpo.training.questions import thought_needed
 from optpo.training.reference import guide_logps, reference_logps
 from optpo.training.sampled import Sampled
 from optpo.training.schedule import learning_rate_factor
@@ -56,6 +57,7 @@ class Learner:
     ) -> None:
         self.settings, self.policy, self.voter = settings, policy, voter
         self.questions, self.processes = questions, processes
+        self.needed = thought_needed(questions.values()) if "needed" in settings.needs else {}
         self.optimizer = make_optimizer(policy, settings.update)
         self.reference = reference_logps(settings, policy, processes)
         self.guide = guide_logps(settings, policy, processes)
@@ -88,9 +90,10 @@ class Learner:
             token_values={**batch.token_values, **_earlier(visits, batch)},
         )
         shaped = settings.shape(batch, rewards).masked_fill(goes_on, 0)
-        for known in batch.question_values.values():
+        if "greedy" in batch.question_values:
             # What cannot be compared has no reward.
-            shaped = shaped.masked_fill(known.isnan()[batch.groups], torch.nan)
+            unknown = batch.question_values["greedy"].isnan()
+            shaped = shaped.masked_fill(unknown[batch.groups], torch.nan)
         keep = settings.select(batch, shaped)
         if row["guards"]:
             keep = torch.zeros_like(keep)
@@ -140,6 +143,9 @@ class Learner:
         if "greedy" in self.settings.needs:
             greedy = judge_greedy(self.settings.reward, visits, self._entropies)
             values = {**values, "greedy": greedy}
+        if self.needed:
+            needed = [self.needed[visit.ballot.prompt_id] for visit in visits]
+            values = {**values, "needed": torch.tensor(needed)}
         return values
 
     def _remember(

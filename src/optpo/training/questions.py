@@ -1,11 +1,12 @@
 """The questions of a run, and the tokens a policy is asked with."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from optpo.data import DataSettings, Question, load_questions
-from optpo.errors import ModelError
+from optpo.errors import DataError, ModelError
 from optpo.training.policy import Policy
 from optpo.training.run_directory import RunDirectory
 from optpo.training.settings import ModelSettings, RunSettings
@@ -39,6 +40,24 @@ def question_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
             "gold": question.gold,
             **question.columns,
         }
+
+
+def thought_needed(questions: Iterable[Question]) -> dict[str, float]:
+    """1 or 0 a question, by id, as its column `needed` says; not a number where it says nothing.
+
+    Raises DataError, naming every such question, where that is anything but true, false or null.
+    """
+    given = {question.id: question.columns.get("needed") for question in questions}
+    wrong = [
+        f"{name!r} ({value!r})"
+        for name, value in given.items()
+        if not isinstance(value, bool | None)
+    ]
+    if wrong:
+        raise DataError(
+            f"needed must be true, false or null; it is something else of {', '.join(wrong)}"
+        )
+    return {name: math.nan if value is None else float(value) for name, value in given.items()}
 
 
 def prompt_tokens(
