@@ -10,7 +10,7 @@ import torch
 from optpo.advantages.centred import CentredAdvantage
 from optpo.data import embedded_model_path, load_questions
 from optpo.errors import ModelError, SettingsError
-from optpo.recipes import build_settings, recipe_names
+from optpo.recipes import build_settings, read_recipe, recipe_names
 from optpo.training.learner import Learner
 from optpo.training.settings import RunSettings
 from tests.training.runs import VERIFIED, QuietView, run
@@ -21,7 +21,7 @@ REMEMBERING = (
 )  # fmt: skip
 OF_A_RECIPE = {
     "rto": [f"model.guide={embedded_model_path()}"],
-    "hbpo": ['prompts.sentence=""', *(f"{stage}.budgets=[14, 20, 26, 32]" for stage in
+    "hbpo": ['prompts.sentence=""', *(f"{stage}.budgets=[14,20,26,32]" for stage in
              ("prompts", "shape", "advantage")), "shape.context=48", "advantage.context=48"],
     "t-ppo": ["allocate.votes=2"],
     # Of eight rollouts, one a question, a step's may all be worth what their greedy ones are.
@@ -338,6 +338,12 @@ def test_budgets_in_words_that_the_model_does_not_know_are_refused(tmp_path):
     """Else every budget would be announced by the same unknown tokens."""
     with pytest.raises(ModelError, match="sentence has words that this model has no tokens"):
         run(tmp_path / "run", recipe="hbpo", small=VERIFIED)
+
+
+def test_what_makes_it_run_is_in_the_description():
+    """The settings that hbpo is tested with on the embedded model, word by word."""
+    said = read_recipe("hbpo").description.replace("'", "").split()
+    assert {*OF_A_RECIPE["hbpo"]} <= {*said}
 
 
 def test_a_guide_must_have_the_policys_tokens(tmp_path, llama, tokenizer):
