@@ -44,7 +44,11 @@ class RaySettings:
 
 
 def connect(settings: RaySettings) -> bool:
-    """Connect this process to Ray, or begin one here; whether there was a need to."""
+    """Connect this process to Ray, or begin one here; whether there was a need to.
+
+    Raises SettingsError without Ray, EngineError where the cluster cannot be reached, or where the
+    one begun here has no room for all workers: it will not grow.
+    """
     address = settings.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -75,4 +79,24 @@ def connect(settings: RaySettings) -> bool:
         include_dashboard=False,
         **quietly,
     )
+    cluster: Any = ray
+    has = cluster.cluster_resources()
+    if any(has.get(name, 0) < each * settings.workers for name, each in settings.resources.items()):
+        why = f"workers is {settings.workers}, more than fit on this machine; {needs_of_worker(settings)}"
+        ray.shutdown()
+        raise EngineError(why)
     return True
+
+
+def needs_of_worker(settings: RaySettings) -> str:
+    """What each worker needs, and how much of that the cluster has."""
+    import ray
+
+    cluster: Any = ray
+    has, free = cluster.cluster_resources(), cluster.available_resources()
+    needs = ", ".join(
+        f"{amount:g} {name} (there are {has.get(name, 0):g}, {free.get(name, 0):g} free)"
+        for name, amount in settings.resources.items()
+        if amount > 0
+    )
+    return f"each needs {needs}"

@@ -10,7 +10,7 @@ from typing import Any
 from optpo.errors import EngineError, OptpoError
 from optpo.sampling.cancel_costs import CancelCosts
 from optpo.sampling.engine import Capabilities, Completion, Engine, Request
-from optpo.sampling.ray_cluster import RaySettings, connect
+from optpo.sampling.ray_cluster import RaySettings, connect, needs_of_worker
 from optpo.sampling.ray_worker import Report, Worker, read_weights
 
 TOGETHER = 4
@@ -276,16 +276,9 @@ class RayEngine:
         streams = [member.reports for member in self._members]
         said, _ = ray.wait(streams, num_returns=1, timeout=seconds)
         if not said:
-            cluster: Any = ray
-            has, free = cluster.cluster_resources(), cluster.available_resources()
-            needs = ", ".join(
-                f"{amount:g} {name} (there are {has.get(name, 0):g}, {free.get(name, 0):g} free)"
-                for name, amount in self._settings.resources.items()
-                if amount > 0
-            )
             raise EngineError(
                 f"{self._up} of the Ray pool's {self._settings.workers} workers came up in "
-                f"{self._settings.start_seconds:.0f} s; each needs {needs}"
+                f"{self._settings.start_seconds:.0f} s; {needs_of_worker(self._settings)}"
             )
         said, _ = ray.wait(streams, num_returns=len(streams), timeout=0)
         speaking = [member for member in self._members if member.reports in said]
