@@ -26,9 +26,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
 def test_workers_that_do_not_fit_on_this_machine_are_not_waited_for():
     """The Ray begun here is asked for what it has, and ended."""
     ray = pytest.importorskip("ray")
-    said = (
-        r"workers is 2, more than fit on this machine.* 1 CPU .* 99 GPU \(there are \d+, \d+ free\)"
-    )
+    said = r"workers is 2, more than fit on this machine.* 99 GPU \(there are \d+, \d+ free\)"
     with pytest.raises(EngineError, match=said):
         connect(RaySettings(resources={"CPU": 1, "GPU": 99}))
     assert not ray.is_initialized()

@@ -70,7 +70,7 @@ def connect(settings: RaySettings) -> bool:
     if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         # It obeys this process and its children alone, and writes no key into the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    needs = {name: amount * settings.workers for name, amount in settings.resources.items()}
+    needs = {name: each * settings.workers for name, each in settings.resources.items()}
     needs.pop("GPU", None)
     ray.init(
         "local",
@@ -82,9 +82,9 @@ def connect(settings: RaySettings) -> bool:
     cluster: Any = ray
     has = cluster.cluster_resources()
     if any(has.get(name, 0) < each * settings.workers for name, each in settings.resources.items()):
-        why = f"workers is {settings.workers}, more than fit on this machine; {needs_of_worker(settings)}"
+        needed = needs_of_worker(settings)
         ray.shutdown()
-        raise EngineError(why)
+        raise EngineError(f"workers is {settings.workers}, more than fit on this machine; {needed}")
     return True
 
 
