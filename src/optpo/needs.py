@@ -29,7 +29,8 @@ under `model.guide`. entropy: `token_values["entropy"]` of the policy's next-tok
 nats, when the step began. logits: `TokenBatch.logits`. heads: `TokenBatch.head_tokens` and
 `head_logps`, as many a token as the objective's `top` says. minibatch: the objective sees all tokens
 of an optimiser step at once. tracked, shortest, quantiles and moments: `question_values` that a
-memory part keeps (see `optpo.memory`). entropies: what it keeps for `entropy_temperature`.
+memory part keeps (see `optpo.memory`). entropies: what it keeps for `entropy_temperature`, and
+`question_values["first mean entropy"]` from the second step on.
 """
 
 MEMORIES: tuple[Need, ...] = ("tracked", "shortest", "quantiles", "moments", "entropies")

@@ -50,6 +50,7 @@ def filled(sizes, seed, dtype=torch.float64, unfinished=(0,)):
         entropy=some(sum(lengths)), question_greedy=some(len(sizes)).round(),
         question_tracked=some(len(sizes)), question_low_quantile=torch.full((len(sizes),), 1.0),
         question_high_quantile=torch.full((len(sizes),), 3.0),
+        question_first_mean_entropy=torch.full((len(sizes),), 0.5),
     )  # fmt: skip
     return batch, some(count).round()
 

@@ -90,7 +90,7 @@ def test_entropy_penalty_and_filter():
     """The worked advantages: less a tenth of the mean entropy; above the limit none."""
     entropies = torch.tensor([0.3, 0.5, 0.9, 0.2], dtype=torch.float64).repeat_interleave(5)
     batch = batch_of([4], tokens=PUBLISHED, entropy=entropies)
-    advantage = SharedAffixAdvantage(scale="population-std", epsilon=1e-12)
+    advantage = SharedAffixAdvantage(scale="population-std", epsilon=1e-12, filter="always")
     found = advantage.of_rollouts(batch, doubles(1, 0, 1, 0))
     assert torch.allclose(found, doubles(0.97, -1.05, 0, -1.02))
     by_token, returns = advantage(batch, doubles(1, 0, 1, 0))
@@ -100,13 +100,20 @@ def test_entropy_penalty_and_filter():
 
 
 def test_a_policy_that_was_uncertain_is_not_filtered():
-    """The paper filters only where the policy began below the limit."""
-    batch = batch_of([2], [2, 2], entropy=torch.full((4,), 0.9))
+    """The paper filters only where the policy began below the limit, the code always."""
     rewards = torch.tensor([1.0, 0.0])
-    began_above = SharedAffixAdvantage(initial_entropy=0.8).of_rollouts(batch, rewards)
-    assert began_above.ne(0).all()
-    began_below = SharedAffixAdvantage(initial_entropy=0.6).of_rollouts(batch, rewards)
-    assert began_below.tolist() == [0, 0]
+
+    def counts(filter, first=None, now=0.9):
+        entropies = torch.tensor([0.9, 0.9, now, now])
+        known = {} if first is None else {"question_first_mean_entropy": torch.tensor([first])}
+        batch = batch_of([2], [2, 2], entropy=entropies, **known)
+        return SharedAffixAdvantage(filter=filter).of_rollouts(batch, rewards).ne(0).tolist()
+
+    assert counts("low-start", 0.8) == [True, True]
+    assert counts("low-start", 0.6) == counts("always", 0.8) == counts("always") == [False, False]
+    # At the first step its own mean says so: .9, then .5.
+    assert counts("low-start") == [True, True]
+    assert counts("low-start", now=0.1) == [False, True]
 
 
 def test_without_shared_tokens_it_is_grpo():
@@ -120,7 +127,8 @@ def test_without_shared_tokens_it_is_grpo():
 
 def test_settings():
     """Entropies are asked for; all that is wrong is said at once."""
-    assert SharedAffixAdvantage().needs == {"entropy"}
+    assert SharedAffixAdvantage().needs == {"entropy", "entropies"}
+    assert SharedAffixAdvantage(filter="always").needs == {"entropy"}
     with pytest.raises(SettingsError) as caught:
         SharedAffixAdvantage(positive_weight=-1, entropy_penalty=-1, epsilon=0)
     assert len(caught.value.problems) == 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from optpo.errors import SettingsError
-from optpo.memory.entropies import NAMES, EntropyMemory
+from optpo.memory.entropies import FIRST, NAMES, EntropyMemory
 from tests.rewards.batches import batch_of
 
 
@@ -30,6 +30,15 @@ def test_the_last_step_counts():
     _, run = noted(EntropyMemory(quantile=0.5), [0.5, 1.0, 2.0])
     _, run = noted(EntropyMemory(quantile=0.5), [0.0, 0.25, 4.0], run)
     assert [math.exp(run[name]) for name in NAMES] == pytest.approx([1e-8, 0.25, 4.0])
+
+
+def test_the_mean_of_the_first_step_stays():
+    """Noted once, in nats, and recalled for every question; before that nothing is."""
+    memory = EntropyMemory()
+    assert memory.recall([{}], {}) == {}
+    _, run = noted(memory, [0.5, 1.0, 3.0])
+    _, run = noted(memory, [0.0, 0.1, 0.2], run)
+    assert memory.recall([{}] * 2, run)[FIRST].tolist() == [1.5, 1.5]
 
 
 def test_what_is_wrong_is_said():

@@ -46,8 +46,7 @@ def test_notes_survive_json_and_recall_every_question(name, steps):
         kept = advance(memory, *kept, rewards)
         loaded = json.loads(json.dumps(advance(memory, *loaded, rewards)))
     assert list(kept) == loaded
-    # A scale of entropies is for sampling: no part asks for it a question.
-    assert bool(memory.recall(*kept)) is bool(memory.gives - {"entropies"})
+    assert bool(memory.recall(*kept)) is bool(memory.gives)
 
 
 @every_memory

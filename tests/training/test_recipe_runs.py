@@ -17,7 +17,7 @@ from tests.training.runs import VERIFIED, QuietView, run
 
 REMEMBERING = (
     "spo-single-stream", "optpo-spo", "riskpo", "ppo-max", "hapo-history", "dapo-bytedance", "remax",
-    "hapo-heterogeneous",
+    "hapo-heterogeneous", "gtpo",
 )  # fmt: skip
 OF_A_RECIPE = {
     "rto": [f"model.guide={embedded_model_path()}"],
@@ -229,6 +229,7 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
         ("remax", ["advantage.centre=mean"], "compares the rollouts of a question"),
         ("p3o", ["reward.part=majority"], "takes 2 votes at most, .* must take 3 or more"),
         ("grpo", ["entropy_temperature=.1"], "memory.part must be entropies"),
+        ("gtpo", ["memory.part=none"], "asks for 'entropies', .* memory.part must be entropies"),
         ("hapo-heterogeneous", ["entropy_temperature=1"], "temperature is 1.0; it must be 0"),
         ("hapo-heterogeneous", ["overlap=1"], "entropy_temperature needs engine.name"),
         ("hapo-heterogeneous", ["engine.name=vllm"], "entropy_temperature needs engine.name"),

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from optpo.advantages.centred import CentredAdvantage
 from optpo.batch import RolloutBatch, segment_mean
 from optpo.errors import SettingsError
+from optpo.memory.entropies import FIRST
 from optpo.needs import Need
 
 
@@ -19,8 +20,9 @@ class SharedAffixAdvantage:
 
     A is (reward - mean) / deviation in the question's group, or without the deviation (`scale`
     none); <H> is the mean entropy (nats) of the rollout's tokens. A rollout with <H> above
-    `entropy_limit` counts for nothing (d = 0), if the policy's mean entropy before training,
-    `initial_entropy`, was below it: its code does not ask, which 0 says too.
+    `entropy_limit` counts for nothing (d = 0), if the policy's mean entropy before training was below
+    it (`filter` low-start, the paper) or in any case (always, its code). Before training is the first
+    step, whose own mean entropy says so in it.
 
     A token shared with an answer of the other sign (see `shared_tokens`) weighs 0 in a
     negative answer and `positive_weight` in a positive one; all others weigh 1. One that is shared
@@ -34,16 +36,13 @@ class SharedAffixAdvantage:
     both_ends: Literal["once", "multiplied"] = "once"
     entropy_penalty: float = 0.1
     entropy_limit: float = math.log(2)
-    initial_entropy: float = 0.0
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"entropy"})
+    filter: Literal["low-start", "always"] = "low-start"
 
     def __post_init__(self) -> None:
         least = {
             "positive_weight": self.positive_weight,
             "entropy_penalty": self.entropy_penalty,
             "entropy_limit": self.entropy_limit,
-            "initial_entropy": self.initial_entropy,
         }
         problems = [
             f"{name} is {value}; it must be 0 or more" for name, value in least.items() if value < 0
@@ -52,6 +51,12 @@ class SharedAffixAdvantage:
             problems.append(f"epsilon is {self.epsilon}; it must be above 0")
         if problems:
             raise SettingsError(problems)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Entropies; where the filter goes by the first ones, a memory of them."""
+        needs: frozenset[Need] = frozenset({"entropy", "entropies"})
+        return needs if self.filter == "low-start" else needs - {"entropies"}
 
     def __call__(self, batch: RolloutBatch, rewards: Tensor) -> tuple[Tensor, None]:
         """Advantages a completion token, (C,) in the dtype of `rewards`; there are no returns."""
@@ -66,9 +71,15 @@ class SharedAffixAdvantage:
             batch.token_values["entropy"].to(rewards.dtype), batch.token_rollouts, batch.rollouts
         )
         penalised = centred.of_rollouts(batch, rewards) - self.entropy_penalty * entropies
-        if self.initial_entropy >= self.entropy_limit:
+        if not self._filters(batch):
             return penalised
         return torch.where(entropies > self.entropy_limit, 0, penalised)
+
+    def _filters(self, batch: RolloutBatch) -> bool:
+        if self.filter == "always":
+            return True
+        first = batch.question_values.get(FIRST, batch.token_values["entropy"].mean()[None])
+        return bool(first[0] < self.entropy_limit)
 
     def token_weights(self, batch: RolloutBatch, signs: Tensor) -> Tensor:
         """Weights (C,) float32 where `signs` (R,) says which answers are positive or negative."""

@@ -1,9 +1,10 @@
-"""How undecided the policy was at the tokens of the step before."""
+"""How undecided the policy was at the tokens of the step before, and before training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from optpo.batch import RolloutBatch
@@ -15,12 +16,16 @@ from optpo.needs import Need
 NAMES = ("least entropy", "quantile entropy", "most entropy")
 """What is noted of the run: logarithms of entropies in nats."""
 
+FIRST = "first mean entropy"
+"""What is noted of its first step, and how `question_values` calls it: nats."""
+
 
 @dataclass(frozen=True)
 class EntropyMemory:
     """The scale by which `entropy_temperature` tells undecided tokens from decided ones (2509.16591).
 
     Of the tokens of the step's rollouts the least entropy, that at the `quantile`, and the most.
+    Beside it the mean entropy of the first step's tokens, when nothing had been learnt yet.
     """
 
     quantile: float = 0.8
@@ -38,8 +43,10 @@ class EntropyMemory:
         return {}
 
     def recall(self, past: Sequence[Notes], run: Notes) -> dict[str, Tensor]:
-        """Nothing: the notes are for sampling."""
-        return {}
+        """The mean entropy of the first step, (G,) float32 and the same for all questions, once it is
+        known; the scale is for sampling.
+        """
+        return {FIRST: torch.full((len(past),), run[FIRST])} if FIRST in run else {}
 
     def remember(
         self,
@@ -49,8 +56,10 @@ class EntropyMemory:
         rewards: Tensor,
         drifts: Sequence[float | None],
     ) -> tuple[list[dict[str, float]], dict[str, float]]:
-        """The scale of this step's tokens. Raises ValueError without entropies."""
+        """The scale of this step's tokens, and the first mean. Raises ValueError without entropies."""
         if "entropy" not in batch.token_values:
             raise ValueError("a scale of entropies needs the entropies of the tokens")
-        scale = entropy_scale(batch.token_values["entropy"], self.quantile).tolist()
-        return [{} for _ in past], dict(zip(NAMES, scale, strict=True))
+        entropies = batch.token_values["entropy"]
+        scale = entropy_scale(entropies, self.quantile).tolist()
+        first = run.get(FIRST, float(entropies.double().mean()))
+        return [{} for _ in past], {**dict(zip(NAMES, scale, strict=True)), FIRST: first}
