@@ -38,6 +38,14 @@ def test_worked_bundles(settings, expected):
     assert torch.allclose(found, doubles(*expected, *expected), atol=1e-4)
 
 
+def test_the_first_step_is_measured_by_itself():
+    """Where nothing is tracked yet: returns 2 1 0 1 by their own quantiles of .2 and .8."""
+    unknown = PAPER.of_rollouts(batch_with([4, 4], torch.nan, torch.nan), REWARDS)
+    known = PAPER.of_rollouts(batch_with([4, 4], 0.6, 1.4), REWARDS)
+    assert torch.allclose(unknown, known)
+    assert bool((known != 0).any())
+
+
 def test_the_tail_weighs_as_in_the_paper():
     """By 1.5 to 1 against the body; the published code makes it 4.5 to 1, and is an option."""
     batch = batch_with([3], 1.0, 2.0)

@@ -56,12 +56,15 @@ def test_quantiles_come_to_rest_at_theirs():
 
 
 def test_recalled_for_every_question_under_the_advantages_names():
-    """What it recalls is what the advantage reads; 0 before the first step."""
-    recalled = QuantileMemory().recall([{}] * 2, {"low quantile": 0.25})
+    """What it recalls is what the advantage reads; before the first step nothing, or 0."""
+    recalled = QuantileMemory().recall([{}] * 2, dict(zip(NAMES, (0.25, 0.5), strict=True)))
     assert {name: values.tolist() for name, values in recalled.items()} == {
         "low quantile": [0.25, 0.25],
-        "high quantile": [0, 0],
+        "high quantile": [0.5, 0.5],
     }
+    assert all(values.isnan().all() for values in QuantileMemory().recall([{}], {}).values())
+    zero = QuantileMemory(first="zero").recall([{}], {})
+    assert [values.tolist() for values in zero.values()] == [[0], [0]]
     assert QuantileMemory().gives == BundledRiskAdvantage().needs == {"quantiles"}
 
 

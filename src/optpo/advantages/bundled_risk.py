@@ -22,13 +22,13 @@ class BundledRiskAdvantage:
     have fewer questions: the return of a bundle is `questions` times the mean of the rewards that
     are there, which is their sum where none is missing.
 
-    With the return R and the tracked quantiles a of level `low` and b of level `high`, every
-    rollout of a bundle gets -(1 + tail_weight)(a - R)+ + (R - a)+ - (R - b)+ + a - b. `mixing`
-    code is the published code's: tail and body are each divided by their mass, low and high - low,
-    and averaged with weights 1 + tail_weight and 1, which weighs the tail 3 times as much as the
-    paper at its defaults. Without `baseline` the constant a - b is left out. `scale` std divides by
-    the unbiased deviation of the returns in the set (plus 1e-6; by 1 where all are equal), `credit`
-    mean by `questions`.
+    With the return R and the tracked quantiles a of level `low` and b of level `high` (while nothing
+    is tracked yet, those of the returns themselves), every rollout of a bundle gets
+    -(1 + tail_weight)(a - R)+ + (R - a)+ - (R - b)+ + a - b. `mixing` code is the published code's:
+    tail and body are each divided by their mass, low and high - low, and averaged with weights
+    1 + tail_weight and 1, which weighs the tail 3 times as much as the paper at its defaults. Without
+    `baseline` the constant a - b is left out. `scale` std divides by the unbiased deviation of the
+    returns in the set (plus 1e-6; by 1 where all are equal), `credit` mean by `questions`.
     """
 
     questions: int = 5
@@ -67,10 +67,9 @@ class BundledRiskAdvantage:
         bundles, sets = self.bundles(batch)
         returns = self.returns_of(rewards, bundles)
         low, high = (
-            segment_mean(batch.question_values[name].to(rewards.dtype)[batch.groups], bundles,
-                         len(sets))
-            for name in ("low quantile", "high quantile")
-        )  # fmt: skip
+            self._quantiles(batch, name, level, bundles, returns)
+            for name, level in (("low quantile", self.low), ("high quantile", self.high))
+        )
         tail = -(low - returns).clamp(min=0)
         body = (returns - low).clamp(min=0) - (returns - high).clamp(min=0)
         if self.baseline:
@@ -89,6 +88,14 @@ class BundledRiskAdvantage:
         if self.credit == "mean":
             advantages = advantages / self.questions
         return advantages[bundles]
+
+    def _quantiles(
+        self, batch: RolloutBatch, name: str, level: float, bundles: Tensor, returns: Tensor
+    ) -> Tensor:
+        """The quantile each bundle is measured by, (B,): that of these returns where none is known."""
+        known = batch.question_values[name].to(returns.dtype)[batch.groups]
+        quantiles = segment_mean(known, bundles, len(returns))
+        return torch.where(quantiles.isnan(), torch.quantile(returns, level), quantiles)
 
     def returns_of(self, rewards: Tensor, bundles: Tensor) -> Tensor:
         """The return of each bundle, (B,), where `bundles` (R,) says which one a rollout is in."""

@@ -22,9 +22,9 @@ class QuantileMemory:
     """RiskPO's online quantiles (2510.00911), of the run as a whole.
 
     Each step moves the quantiles of levels `low` and `high` by `rate` towards those of its bundles'
-    returns (`quantile_step`). They begin at those of the first step's returns; `first` zero begins
-    at 0, as the published script does (which follows 19 levels) and which many steps pass before
-    any bundle is worth more than another.
+    returns (`quantile_step`). They begin at those of the first step's returns, by which that step is
+    itself measured; `first` zero begins at 0, as the published script does (which follows 19 levels)
+    and which many steps pass before any bundle is worth more than another.
     Bundles are those of `BundledRiskAdvantage`, so `questions`, `low`, `high`, `pairing` and `seed`
     must be the same there; they are made of all rollouts that have a reward, also of those that are
     not selected.
@@ -60,8 +60,9 @@ class QuantileMemory:
         return {}
 
     def recall(self, past: Sequence[Notes], run: Notes) -> dict[str, Tensor]:
-        """The `NAMES`, (G,) float32 each and the same for all questions."""
-        return {name: torch.full((len(past),), run.get(name, 0.0)) for name in NAMES}
+        """The `NAMES`, (G,) float32 each and the same for all questions; not a number while unknown."""
+        unknown = 0.0 if self.first == "zero" else torch.nan
+        return {name: torch.full((len(past),), run.get(name, unknown)) for name in NAMES}
 
     def remember(
         self,
