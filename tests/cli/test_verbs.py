@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,20 @@ def test_adapt_without_flags(adapted_with) -> None:
     assert (settings.model.name, settings.data.questions) == (None, "adapt")
     assert settings.data.unseen == "unseen"
     assert re.fullmatch(r"runs/optpo-\d{8}-\d{6}", adapted_with.directory.as_posix())
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(adapted_with, monkeypatch) -> None:
+    """Where the second is the same, a number tells them apart."""
+
+    class Clock(datetime):
+        now = classmethod(lambda cls: cls(2026, 1, 2, 3, 4, 5))
+
+    monkeypatch.setattr("optpo.cli.run.datetime", Clock)
+    names = []
+    for _ in range(3):
+        adapted_with()
+        names.append(adapted_with.directory.name)
+    assert names == ["optpo-20260102-030405", "optpo-20260102-030405-2", "optpo-20260102-030405-3"]
 
 
 @pytest.mark.parametrize("word", ["none", "None"])

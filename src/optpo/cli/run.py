@@ -70,7 +70,9 @@ def begin(settings: "RunSettings", out: Path | None, *, as_json: bool) -> None:
     from optpo.training.run_directory import RunDirectory
 
     processes = join_processes(settings.model.device)
-    path = processes.same(out or _default_directory(settings.recipe))
+    path = processes.same(
+        _new_directory(settings.recipe) if out is None and processes.first else out or Path()
+    )
     directory = (
         RunDirectory.create(path, settings_to_mapping(settings))
         if processes.first
@@ -135,8 +137,18 @@ def run(settings: "RunSettings", directory: "RunDirectory", *, as_json: bool) ->
     show("\n".join(lines))
 
 
-def _default_directory(recipe: str) -> Path:
-    return Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+def _new_directory(recipe: str) -> Path:
+    """Make a folder named for recipe and time, and for a number if others began in that second."""
+    name, number = f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}", 1
+    path = Path("runs", name)
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = path.with_name(f"{name}-{number}")
+        else:
+            return path
 
 
 def _remove_unbegun(path: Path) -> None:
