@@ -11,6 +11,7 @@ from optpo.advantages.centred import CentredAdvantage
 from optpo.data import embedded_model_path, load_questions
 from optpo.errors import ModelError, SettingsError
 from optpo.recipes import build_settings, read_recipe, recipe_names
+from optpo.shapes.none import NoShape
 from optpo.training.learner import Learner
 from optpo.training.settings import RunSettings
 from tests.training.runs import VERIFIED, QuietView, run
@@ -165,9 +166,24 @@ def test_questions_say_whether_thinking_is_needed(tmp_path):
     assert paid == {True: {0}, False: {0.25}, None: {0}}
 
 
-def test_any_objective_runs_without_labels(tmp_path):
-    """A recipe with a verifier learns from the vote instead when it is told to."""
-    found = run(tmp_path / "run", "reward.part=majority", "steps=1", recipe="gspo", small=VERIFIED)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        name
+        for name in recipe_names()
+        if build_settings(name, assignments=OF_A_RECIPE.get(name, ())).learns_from_gold
+    ],
+)
+def test_any_recipe_runs_without_labels(tmp_path, recipe):
+    """One with a verifier learns from the vote instead when it is told to, of eight rollouts."""
+    asked = [one for one in OF_A_RECIPE.get(recipe, ()) if not one.startswith("allocate")]
+    without = [*asked, "allocate.votes=8", "reward.part=majority", "steps=1"]
+    found = run(tmp_path / "run", *without, recipe=recipe, small=VERIFIED)
+    assert found.metrics[0]["version"] > 0
+    settings = build_settings(recipe, assignments=without)
+    if settings.window or not isinstance(settings.shape, NoShape):
+        return
     labels = {row["prompt_id"]: row["label"] for row in found.verdicts}
     decided = {row["prompt_id"] for row in found.verdicts if row["kind"] == "decided"}
     for row in found.rollouts:
