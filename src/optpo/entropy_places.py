@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 LEAST_ENTROPY = 1e-8
+"""Below this, in nats, a token counts as decided: its logarithm would dwarf all others."""
 
 
 def entropy_scale(entropies: Tensor, quantile: float) -> Tensor:

@@ -54,6 +54,25 @@ def test_wrong_inputs_leave_no_run_behind(capsys, tmp_path: Path, flags, said) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_is_not_there_is_named(capsys, tmp_path: Path) -> None:
+    """Runs on a disk that is not mounted: one message, and no search for another name."""
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    assert main(["adapt", "--steps", "1"]) == 1
+    assert capsys.readouterr().err == "optpo: runs: File exists\n"
+
+
+def test_an_engine_that_cannot_begin_leaves_no_run_behind(capsys, tmp_path, monkeypatch) -> None:
+    """The call with other settings may have the same folder."""
+
+    def adapt(*_: object) -> None:
+        raise EngineError("1 workers need 1 GPU")
+
+    monkeypatch.setattr("optpo.training.loop.adapt", adapt)
+    assert main(["adapt", "--out", "run"]) == 1
+    assert capsys.readouterr().err == "optpo: 1 workers need 1 GPU\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_holds_something_is_not_touched(capsys, tmp_path: Path) -> None:
     """`--out` of a folder with files in it is refused, and the files stay."""
     (tmp_path / "mine").mkdir()

@@ -61,7 +61,7 @@ run_settings = st.builds(
         limit=st.none() | whole,
         answers=st.builds(AnswerSettings, marker=text),
     ),
-    allocate=st.builds(FixedRule, votes=whole)
+    allocate=st.builds(FixedRule, votes=st.integers(3, 99))
     | st.builds(OptpoRule, error=st.floats(1e-9, 0.49), candidates=st.integers(3, 99)),
     sample=st.builds(SampleSettings, stop=st.lists(text).map(tuple)),
     select=st.builds(DecidedSelection, limit=whole) | st.builds(AgreeingSelection),

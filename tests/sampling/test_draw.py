@@ -75,6 +75,26 @@ def test_the_temperature_by_entropy(vocabulary):
         assert torch.allclose(draw.logps, logps[draw.tokens].float(), atol=1e-4)
 
 
+def test_rounding_that_moves_the_temperature_is_seen():
+    """Logits that are off by a twentieth of the tolerance: draws that differ for it were close."""
+    generator = torch.Generator().manual_seed(5)
+    logits = 2 * torch.randn(DRAWS, 7, generator=generator)
+    noise = 1e-4 * (torch.rand(DRAWS, 7, generator=generator) - 0.5)
+    entropies = torch.distributions.Categorical(logits=logits).entropy().log()
+    around = torch.stack([entropies - 0.05, entropies, entropies + 0.05], dim=-1)
+    by_entropy = torch.cat([torch.full((DRAWS, 1), 0.9), around], dim=-1)
+    first, second = (
+        draw_tokens(
+            some, Noise(streams, torch.zeros(DRAWS, dtype=torch.int64)), SampleSettings(), 1e-3,
+            by_entropy,
+        )
+        for some in (logits, logits + noise)
+    )  # fmt: skip
+    differing = first.tokens != second.tokens
+    assert differing.any()
+    assert first.close[differing].all()
+
+
 def test_draws_along_one_stream_follow_the_softmax():
     """The positions of a single rollout draw independently of each other (chi-square on pairs)."""
     logits = torch.tensor([0.5, 0.0, -1.0])

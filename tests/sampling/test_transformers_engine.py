@@ -176,6 +176,10 @@ def test_temperatures_by_entropy_do_not_depend_on_the_batch(llama):
     ]
     tokens = assert_same_in_any_batch(llama, requests, alone=120, max_new_tokens=10)
     drawn_plainly = tokens_of(run(engine_of(llama, rows=64, max_new_tokens=10), plain))
+    # A draw that is repeated is repeated at its own temperature.
+    anew = engine_of(llama, rows=64, max_new_tokens=10)
+    anew._tolerance = 1e9
+    assert tokens_of(run(anew, requests[:60])) == tokens[:60] and anew.repeated_draws > 60
     same = [one == other for one, other in zip(tokens, drawn_plainly, strict=True)]
     assert all(same[::3]) and not all(same[1::3])
     assert_log_probs_are_the_models_own(llama, {"temperature": 0.7}, requests)

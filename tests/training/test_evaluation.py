@@ -8,6 +8,7 @@ import pytest
 from optpo.data import AnswerSettings, DataSettings, Question, ScoreSettings, open_scorer
 from optpo.rollout import Rollout
 from optpo.sampling.ballot import Ballot
+from optpo.sampling.engine import EntropyTemperature
 from optpo.sampling.voter import Voter, verdict_of
 from optpo.training.engines import open_voter
 from optpo.training.evaluation import accuracy, judged
@@ -41,10 +42,13 @@ def test_carried_votes_count_for_the_verdict_and_not_for_the_accuracy(voter: Vot
 
 def test_a_copy_for_the_audit_leaves_carried_votes_behind(voter: Voter) -> None:
     """The full vote is one of this visit alone."""
-    (ballot,) = voter.ballots({"q": (1, 2)}, {"q": {"4": 4.5}})
+    warm = EntropyTemperature(0.5, -3.0, -1.0, 0.0)
+    (ballot,) = voter.ballots({"q": (1, 2)}, {"q": {"4": 4.5}}, {"q": ((1,), (2,))}, warm)
     ballot.tally = ballot.tally.add(ballot.classes.classify("5"))
     copy = voter.copy(ballot)
     assert copy.tally == Tally((1,))
+    # What is asked is the same, and how it is drawn.
+    assert (copy.variants, copy.by_entropy) == (ballot.variants, warm)
     assert copy.leading == "5"
 
 

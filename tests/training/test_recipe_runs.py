@@ -229,20 +229,16 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
     [
         ("grpo", ["advantage.centre=tracked"], "asks for 'tracked', .* memory.part must be values"),
         ("grpo", ["prompts.part=prioritized"], "asks for 'tracked', .* memory.part must be values"),
-        ("spo-single-stream", ["advantage.centre=mean", "shape.part=overlong"], "must be none"),
         ("rto", [], "name it by model.guide"),
         ("hbpo", ["shape.budgets=[1]"], "prompts.budgets is"),
         ("adacot", ["mask.think_token=1"], "shape.think_token is 13, but mask.think_token is 1"),
         ("riskpo", ["memory.low=0.1"], "memory.low is 0.1, but advantage.low is 0.2"),
         ("spo-single-stream", ["overlap=1"], "overlap must be 0"),
         ("grpo", ["window=12"], "window needs advantage.cut hold"),
-        (
-            "grpo",
-            ["allocate.votes=1"],
-            "compares the rollouts of a question; it must take 2 or more",
-        ),
-        ("remax", ["advantage.centre=mean"], "compares the rollouts of a question"),
-        ("p3o", ["reward.part=majority"], "takes 2 votes at most, .* must take 3 or more"),
+        ("grpo", ["allocate.votes=1"], "at most 1 .* must take 2 or more"),
+        ("remax", ["advantage.centre=mean"], "at most 1 .* must take 2 or more"),
+        ("p3o", ["reward.part=majority"], "at most 2 .* must take 3 or more"),
+        ("remax", ["reward.part=majority"], "at most 1 .* must take 2 or more"),
         ("grpo", ["entropy_temperature=.1"], "memory.part must be entropies"),
         ("gtpo", ["memory.part=none"], "asks for 'entropies', .* memory.part must be entropies"),
         ("hapo-heterogeneous", ["entropy_temperature=1"], "temperature is 1.0; it must be 0"),
@@ -258,6 +254,28 @@ def test_advantages_a_rollout_are_refused(policy, ragged_batch):
 def test_parts_that_do_not_fit_together(recipe, assignments, message):
     with pytest.raises(SettingsError, match=message):
         build_settings(recipe, assignments=assignments)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "assignments"),
+    [
+        ("optpo-sft", ["allocate.part=fixed", "allocate.votes=2"]),
+        ("dapo-bytedance", ["prompts.part=prioritized", "memory.part=values"]),
+        ("otr", ["allocate.votes=1", "select.part=all"]),
+    ],
+)
+def test_parts_that_do_fit_together(recipe, assignments):
+    """Few rollouts that are not compared; a draw by values that no baseline is made of."""
+    build_settings(recipe, assignments=assignments)
+
+
+def test_a_scale_of_entropies_is_measured_by_itself(tmp_path):
+    """No other part need ask for the entropies."""
+    found = run(tmp_path / "run", "memory.part=entropies", "steps=2", recipe="grpo", small=VERIFIED)
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    notes = json.loads((saved / "state.json").read_text())["prompts"]["notes"]
+    assert notes["least entropy"] < notes["quantile entropy"] <= notes["most entropy"]
+    assert found.metrics[-1]["version"] > 0
 
 
 def test_a_run_ends_when_its_tokens_are_spent(tmp_path):

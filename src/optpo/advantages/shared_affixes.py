@@ -22,7 +22,7 @@ class SharedAffixAdvantage:
     none); <H> is the mean entropy (nats) of the rollout's tokens. A rollout with <H> above
     `entropy_limit` counts for nothing (d = 0), if the policy's mean entropy before training was below
     it (`filter` low-start, the paper) or in any case (always, its code). Before training is the first
-    step, whose own mean entropy says so in it.
+    step; in that step itself the mean is over its rollouts that were kept.
 
     A token shared with an answer of the other sign (see `shared_tokens`) weighs 0 in a
     negative answer and `positive_weight` in a positive one; all others weigh 1. One that is shared

@@ -14,7 +14,7 @@ from tyro.conf import UseAppendAction, arg
 
 from optpo.cli.flags import AsSettingsSay, SettingsFlags
 from optpo.cli.output import show
-from optpo.errors import DataError, ModelError, RewardError, SettingsError
+from optpo.errors import DataError, EngineError, ModelError, RewardError, SettingsError
 
 if TYPE_CHECKING:
     from optpo.training.run_directory import RunDirectory
@@ -80,7 +80,7 @@ def begin(settings: "RunSettings", out: Path | None, *, as_json: bool) -> None:
     )
     try:
         run(settings, directory, as_json=as_json)
-    except (DataError, ModelError, SettingsError):
+    except (DataError, EngineError, ModelError, SettingsError):
         # The inputs were wrong and nothing was done: leave no run behind that never began.
         if directory.writes:
             _remove_unbegun(directory.path)
@@ -141,9 +141,10 @@ def _new_directory(recipe: str) -> Path:
     """Make a folder named for recipe and time, and for a number if others began in that second."""
     name, number = f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}", 1
     path = Path("runs", name)
+    path.parent.mkdir(exist_ok=True)
     while True:
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             number += 1
             path = path.with_name(f"{name}-{number}")

@@ -14,8 +14,6 @@ from optpo.objectives.clipped import clipped_losses
 from optpo.objectives.sloped import sloped
 from optpo.objectives.token_batch import TokenBatch
 
-"""Below this, in nats, a token counts as decided: its logarithm would dwarf all others."""
-
 
 @dataclass(frozen=True)
 class HeterogeneousObjective:

@@ -12,7 +12,9 @@ from optpo.memory.protocol import Memory
 from optpo.needs import FROM_THE_RUN, Need
 from optpo.objectives.clipped import ClippedObjective
 from optpo.objectives.critic import CriticLoss
+from optpo.objectives.one_token import OneTokenObjective
 from optpo.objectives.penalty import KlPenalty
+from optpo.objectives.supervised import SupervisedObjective
 from optpo.rewards.majority import MajorityReward
 from optpo.sampling.engine import SampleSettings
 from optpo.sampling.scheduler import Schedule, schedule_problems
@@ -216,17 +218,9 @@ class RunSettings:
             f"votes: {self.allocate.refuses.get('carried')}": (
                 self.tracker.most_kept == 0 or "carried" not in self.allocate.refuses
             ),
-            f"the allocate part takes {self.allocate.cap} votes at most, but the reward goes by them; "
-            "it must take 3 or more, as fewer agree or are tied": (
-                self.learns_from_gold or self.allocate.cap >= 3 or self.tracker.most_kept > 0
-            ),
-            "the allocate part takes 1 vote, but the select or the advantage part compares the rollouts "
-            "of a question; it must take 2 or more": (
-                self.allocate.cap > 1
-                or not (
-                    isinstance(self.select, DecidedSelection)
-                    or (isinstance(self.advantage, CentredAdvantage) and self.advantage.compares)
-                )
+            f"the allocate part takes at most {self.allocate.cap} of a question's rollouts; it must "
+            f"take {self._fewest} or more, or no step could teach": (
+                self.allocate.cap >= self._fewest
             ),
             f"entropy_temperature is {self.entropy_temperature}; it must be 0 (off) or more, and below "
             "1": 0 <= self.entropy_temperature < 1,
@@ -260,8 +254,8 @@ class RunSettings:
                 not self.prompts.suffixes
                 or (self.tracker.most_kept == 0 and not self.memory.forgets)
             ),
-            "the baseline or the tracked value is of rewards as they are, so shape.part must be none": (
-                isinstance(self.shape, NoShape) or not {"greedy", "tracked"} & self.needs
+            "the baseline is of rewards as they are, so shape.part must be none": (
+                isinstance(self.shape, NoShape) or not {"greedy", "tracked"} & self.advantage.needs
             ),
             "the objective asks for the distributions that rollouts were sampled from, which are not "
             "kept, so overlap must be 0": self.overlap == 0 or "heads" not in self.needs,
@@ -297,9 +291,27 @@ class RunSettings:
             self.prompts, self.reward, self.shape, self.select, self.advantage, self.objective,
             self.penalty,
         )  # fmt: skip
-        by_entropy: frozenset[Need] = frozenset({"entropy", "entropies"})
-        sampling = by_entropy if self.entropy_temperature else frozenset()
-        return sampling.union(*(part.needs for part in asking))
+        needs = frozenset().union(*(part.needs for part in asking))
+        if self.entropy_temperature:
+            needs |= {"entropies"}
+        if "entropies" in self.memory.gives:
+            needs |= {"entropy"}
+        return needs
+
+    @property
+    def _fewest(self) -> int:
+        """Rollouts of a question without which no step could teach.
+
+        One that is alone has nothing to be compared with, and no other vote to agree with; of two that
+        are compared by their votes, the votes agree or are tied.
+        """
+        compared = isinstance(self.select, DecidedSelection) or (
+            isinstance(self.advantage, CentredAdvantage)
+            and self.advantage.compares
+            and not isinstance(self.objective, SupervisedObjective | OneTokenObjective)
+        )
+        by_vote = not self.learns_from_gold and self.tracker.most_kept == 0
+        return 1 + compared + by_vote
 
     @property
     def learns_from_gold(self) -> bool:
