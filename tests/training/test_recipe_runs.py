@@ -257,16 +257,18 @@ def test_parts_that_do_not_fit_together(recipe, assignments, message):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "assignments"),
+    ("recipe", "assignments", "most", "needed"),
     [
-        ("optpo-sft", ["allocate.part=fixed", "allocate.votes=2"]),
-        ("dapo-bytedance", ["prompts.part=prioritized", "memory.part=values"]),
-        ("otr", ["allocate.votes=1", "select.part=all"]),
+        ("optpo-sft", ["allocate.part=fixed", "allocate.votes=2"], 2, set()),
+        ("dapo-bytedance", ["prompts.part=prioritized", "memory.part=values"], 8,
+         {"score", "tracked"}),
+        ("otr", ["allocate.votes=1", "select.part=all"], 1, {"score", "logits"}),
     ],
-)
-def test_parts_that_do_fit_together(recipe, assignments):
+)  # fmt: skip
+def test_parts_that_do_fit_together(recipe, assignments, most, needed):
     """Few rollouts that are not compared; a draw by values that no baseline is made of."""
-    build_settings(recipe, assignments=assignments)
+    settings = build_settings(recipe, assignments=assignments)
+    assert (settings.allocate.cap, settings.needs) == (most, needed)
 
 
 def test_a_scale_of_entropies_is_measured_by_itself(tmp_path):

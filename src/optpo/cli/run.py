@@ -70,9 +70,9 @@ def begin(settings: "RunSettings", out: Path | None, *, as_json: bool) -> None:
     from optpo.training.run_directory import RunDirectory
 
     processes = join_processes(settings.model.device)
-    path = processes.same(
-        _new_directory(settings.recipe) if out is None and processes.first else out or Path()
-    )
+    # One process makes a folder, and the others are told.
+    own = out or (_new_directory(settings.recipe) if processes.first else Path())
+    path = processes.same(own)
     directory = (
         RunDirectory.create(path, settings_to_mapping(settings))
         if processes.first

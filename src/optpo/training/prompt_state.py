@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Probe:
-    """The begin of a rollout, and its log-probs (nats) under the policy that cast its vote."""
+    """A rollout, or its begin, and the log-probs (nats) of a policy, to see how far it moves on."""
 
     tokens: tuple[int, ...]
     logps: tuple[float, ...]
